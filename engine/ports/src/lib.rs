@@ -1,0 +1,25 @@
+//! The promises that stores keep: one trait a file, an honest in-memory keeper of each, one conformance suite for all keepers.
+//!
+//! What this room promises:
+//! 1. A trait says what every keeper must do, in words that a test can check; its suite (feature `conformance`) checks them.
+//! 2. Errors are named by what the caller does next.
+//! 3. Chance, time and failure are components ([`Entropy`], [`Clock`], [`Faults`]): nothing to the right asks the machine.
+//!
+//! What may never enter: a concrete store, policy, the format of bytes.
+//! Read next: [`remote`], [`manifest`], then `littoral-plan`.
+
+pub mod clock;
+pub mod faults;
+pub mod manifest;
+pub mod quota;
+pub mod remote;
+pub mod source;
+
+pub use clock::{Clock, Entropy};
+pub use faults::{Crash, Faults, NoFaults};
+pub use manifest::{
+    Batch, Change, ChangeSeq, Chunks, Intent, Manifest, ManifestError, StagedBlob, TailRow, VolumeRow,
+};
+pub use quota::{Quota, QuotaExhausted, Reservation};
+pub use remote::{BlobBody, ObjectMeta, Remote, RemoteError};
+pub use source::{Changed, PageSource, SourceError};

@@ -1,0 +1,156 @@
+//! The object store.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use littoral_types::{ByteSpan, ObjectPath};
+use std::fmt;
+use std::io;
+
+/// Why a request failed, by what its caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    /// No such object. For a hint: go on without it. For a blob that a manifest names: reload the manifest, then corruption.
+    #[error("{path}: no such object")]
+    Missing {
+        /// Which.
+        path: String,
+    },
+    /// A put-if-absent found the name taken. Read it: it may be ours.
+    #[error("{path}: exists already")]
+    Exists {
+        /// Which.
+        path: ObjectPath,
+    },
+    /// The write may have landed. Only reading the name back can settle it; never assume.
+    #[error("{path}: the answer to the write was lost ({detail})")]
+    Unknown {
+        /// Which.
+        path: ObjectPath,
+        /// What happened last.
+        detail: String,
+    },
+    /// The store answered and will go on refusing: credentials, permissions, a missing bucket. Tell the user.
+    #[error("{what}: refused by the object store: {detail}")]
+    Denied {
+        /// Which object or bucket.
+        what: String,
+        /// In the store's words, without secrets.
+        detail: String,
+    },
+    /// The bucket or the root folder is not there. Tell the user.
+    #[error("no such bucket or folder: {what}")]
+    NoBucket {
+        /// Which.
+        what: String,
+    },
+    /// Nobody answered, or only errors that pass, through all tries. Later may work; what was written is unchanged
+    /// (an idempotent write may or may not have landed).
+    #[error("{what}: the object store cannot be reached ({tries} tries): {detail}")]
+    Unavailable {
+        /// Which object or host.
+        what: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What happened last.
+        detail: String,
+    },
+    /// The bytes that came or went are not the bytes that were meant.
+    #[error("{path}: damaged: {detail}")]
+    Corrupt {
+        /// Which.
+        path: String,
+        /// How it was noticed.
+        detail: String,
+    },
+    /// The store has no room left. Tell the user.
+    #[error("{what}: the object store is full: {detail}")]
+    Full {
+        /// Which.
+        what: String,
+        /// In the store's words.
+        detail: String,
+    },
+    /// The store takes a put-if-absent and does not honour it: two writers could both win (rule P3). Refuse to write
+    /// unless fencing is turned off by name.
+    #[error("{what}: conditional PUT is not honoured: {detail}")]
+    NotFencing {
+        /// Which store.
+        what: String,
+        /// What it did instead.
+        detail: String,
+    },
+    /// The settings make no sense. Tell the user which.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// One listed object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectMeta {
+    /// Its place.
+    pub path: ObjectPath,
+    /// Its size.
+    pub len: u64,
+    /// When it was written, milliseconds since 1970, by the store's clock.
+    pub modified_ms: u64,
+}
+
+/// Bytes to upload, readable at any offset and more than once.
+pub trait BlobBody: Send + Sync + fmt::Debug {
+    /// How many.
+    fn len(&self) -> u64;
+
+    /// CRC64-NVME of all of them.
+    fn crc64(&self) -> u64;
+
+    /// Reads exactly this run.
+    fn read(&self, span: ByteSpan) -> io::Result<Bytes>;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A flat namespace of immutable objects (and one hint).
+///
+/// Every keeper promises:
+/// 1. `put_new` is atomic: of any number of callers with one path, at most one gets `Ok`, and from then on a `get` anywhere
+///    answers its bytes. An answer that was lost is [`RemoteError::Unknown`], never `Ok` and never `Exists`.
+/// 2. A write is durable when it returns `Ok`; a reader never sees half of an object.
+/// 3. `get_range` beyond the end is an error, never short.
+/// 4. `list` is complete, ascending by path, and consistent with writes that returned before.
+/// 5. Requests have a timeout, passing failures are retried a bounded number of times, and errors hold no secrets.
+#[async_trait]
+pub trait Remote: Send + Sync + fmt::Debug {
+    /// All bytes of an object.
+    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError>;
+
+    /// A run of an object's bytes: all of it, or an error.
+    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError>;
+
+    /// An object's last bytes (all of them where it has fewer), and its whole size.
+    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError>;
+
+    /// An object's size.
+    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError>;
+
+    /// Writes, replacing what was there. For hints only.
+    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError>;
+
+    /// Writes if nothing is there.
+    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError>;
+
+    /// Uploads a blob, in parts when it is large, verified by the store and by size afterwards. Overwrites: the name says
+    /// what the bytes are.
+    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError>;
+
+    /// Up to `max` objects whose paths begin with `folder` and a slash, ascending, beginning after `after`.
+    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError>;
+
+    /// Deletes; one that is not there is no error.
+    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError>;
+
+    /// The remote's URL, without secrets.
+    fn url(&self) -> String;
+}

@@ -1,0 +1,136 @@
+//! A chunk's row: everything needed to find any page of it.
+
+use crate::{BlobRef, ChunkId, ChunkSpan, DeltaId, FrameTable, Generation, ManifestOp, PageCount, PageNo, PagePlace};
+
+/// A whole chunk in one blob.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Base {
+    /// The generation that wrote it.
+    pub generation: Generation,
+    /// The blob.
+    pub blob: BlobRef,
+    /// The pages it was written with. The chunk knows its first page.
+    pub span: ChunkSpan,
+    /// Pages above this one are dead here: the database was cut below them since.
+    pub last_live: PageNo,
+    /// Which frame holds which page.
+    pub table: FrameTable,
+}
+
+/// Some pages of a chunk, newer than its base.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Delta {
+    /// Its own name within the volume.
+    pub id: DeltaId,
+    /// The pack it travels in.
+    pub blob: BlobRef,
+    /// Pages above this one are dead here.
+    pub last_live: PageNo,
+    /// Which frame holds which page. Offsets are from the start of the pack.
+    pub table: FrameTable,
+}
+
+/// One chunk as of one record: a base, and deltas over it, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChunkRow {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// The base. A chunk that was never rewritten whole has none.
+    pub base: Option<Base>,
+    /// Newer pages, by ascending id.
+    pub deltas: Vec<Delta>,
+}
+
+/// The newest live version of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found<'a> {
+    /// The blob that holds it.
+    pub blob: &'a BlobRef,
+    /// The table of that version.
+    pub table: &'a FrameTable,
+    /// Where in that table.
+    pub place: PagePlace,
+    /// The delta, or `None` for the base.
+    pub delta: Option<DeltaId>,
+}
+
+impl ChunkRow {
+    /// A chunk of which nothing is known yet.
+    pub const fn new(chunk: ChunkId) -> Self {
+        Self { chunk, base: None, deltas: Vec::new() }
+    }
+
+    /// The newest version of a page that no truncation has killed.
+    pub fn find(&self, page: PageNo) -> Option<Found<'_>> {
+        let newest = self.deltas.iter().rev().filter(|delta| page <= delta.last_live).find_map(|delta| {
+            delta.table.find(page).map(|place| Found {
+                blob: &delta.blob,
+                table: &delta.table,
+                place,
+                delta: Some(delta.id),
+            })
+        });
+        newest.or_else(|| {
+            let base = self.base.as_ref().filter(|base| page <= base.last_live)?;
+            let place = base.table.find(page)?;
+            Some(Found { blob: &base.blob, table: &base.table, place, delta: None })
+        })
+    }
+
+    /// Whether no version is left, so that a store can forget the row.
+    pub fn is_empty(&self) -> bool {
+        self.base.is_none() && self.deltas.is_empty()
+    }
+
+    /// The blobs it names.
+    pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        self.base.iter().map(|base| &base.blob).chain(self.deltas.iter().map(|delta| &delta.blob))
+    }
+
+    /// Does to this row what an operation on its chunk says. Operations on other chunks, and [`ManifestOp::Reshape`],
+    /// are the caller's.
+    ///
+    /// Every operation sets or drops without looking at what was there, so that replaying a run of them, in order, over
+    /// any state that already holds a prefix of the run gives the same end (index records rely on it).
+    pub fn apply(&mut self, op: &ManifestOp) {
+        match op {
+            ManifestOp::PutBase { chunk, base } if *chunk == self.chunk => {
+                self.base = Some(base.clone());
+                self.deltas.clear();
+            }
+            ManifestOp::PutDelta { chunk, delta } if *chunk == self.chunk => self.put(delta.clone()),
+            ManifestOp::ReplaceDeltas { chunk, replaced, delta } if *chunk == self.chunk => {
+                self.deltas.retain(|old| !replaced.contains(&old.id));
+                if let Some(delta) = delta {
+                    self.put(delta.clone());
+                }
+            }
+            ManifestOp::Resize { page_count } => self.cut(*page_count),
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, delta: Delta) {
+        match self.deltas.binary_search_by_key(&delta.id, |old| old.id) {
+            Ok(at) => self.deltas[at] = delta,
+            Err(at) => self.deltas.insert(at, delta),
+        }
+    }
+
+    /// Kills every page beyond a database's new end (rule S11).
+    fn cut(&mut self, size: PageCount) {
+        let Some(last) = size.last() else {
+            self.base = None;
+            self.deltas.clear();
+            return;
+        };
+        if let Some(base) = &mut self.base {
+            base.last_live = base.last_live.min(last);
+        }
+        self.base.take_if(|base| base.last_live < base.span.first);
+        for delta in &mut self.deltas {
+            delta.last_live = delta.last_live.min(last);
+        }
+        self.deltas.retain(|delta| delta.table.pages().any(|page| page <= delta.last_live));
+    }
+}

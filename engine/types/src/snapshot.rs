@@ -1,0 +1,108 @@
+//! The manifest as one object, and the hint that points at the newest.
+
+use crate::{
+    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, PageNo, RecordHash, SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeName,
+};
+
+/// What kind of volume it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// A SQLite database.
+    Database,
+    /// An append-only log.
+    Log,
+}
+
+/// What never changes about a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeMeta {
+    /// Which volume.
+    pub id: VolumeId,
+    /// What it was called at first open.
+    pub name: VolumeName,
+    /// What it holds.
+    pub kind: VolumeKind,
+    /// Keys its page identities. A fork keeps its parent's.
+    pub identity_key: IdentityKey,
+    /// When it began, milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// A manifest snapshot: everything an opener needs to find any page as of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Of which volume.
+    pub volume: VolumeMeta,
+    /// As of which record.
+    pub seq: Seq,
+    /// That record's hash: the next one must name it.
+    pub record: RecordHash,
+    /// The term of that record.
+    pub epoch: Epoch,
+    /// The worker start that wrote that record.
+    pub incarnation: Incarnation,
+    /// The last commit.
+    pub lsn: Lsn,
+    /// That record's wall clock.
+    pub time_ms: u64,
+    /// As of that record.
+    pub figures: VolumeFigures,
+    /// What page 1 says.
+    pub schema: Option<SchemaSummary>,
+    /// Where the rows are, by ascending shard; shards without rows are left out.
+    pub shards: Vec<ShardRef>,
+    /// Pages that nearly every query needs.
+    pub skeleton: Skeleton,
+}
+
+/// Where the rows of up to 1,024 chunks are. Rows lie one after another in the shard blob, so that the lengths alone say
+/// where each begins: one ranged GET reads one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardRef {
+    /// Which shard: chunks `1024 * shard ..`.
+    pub shard: u64,
+    /// The blob.
+    pub blob: BlobRef,
+    /// The chunks that have a row and the length of each, ascending.
+    pub rows: Vec<(ChunkId, u32)>,
+}
+
+/// Page 1, the schema's pages and the top interior pages of the B-trees, up to a byte budget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Skeleton {
+    /// By ascending page number.
+    pub pages: Vec<SkeletonPage>,
+}
+
+/// One page of a skeleton, as of the snapshot's record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkeletonPage {
+    /// Which page.
+    pub page: PageNo,
+    /// Its bytes.
+    pub image: Vec<u8>,
+}
+
+/// Which snapshot, for those who only need to name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotRef {
+    /// As of which record.
+    pub seq: Seq,
+    /// That record's hash.
+    pub record: RecordHash,
+}
+
+/// The overwritten hint. Never the truth: it may be old, missing, or of a writer that lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// The term of its writer.
+    pub epoch: Epoch,
+    /// The newest record its writer knew of.
+    pub seq: Seq,
+    /// The newest manifest snapshot.
+    pub snapshot: SnapshotRef,
+    /// That snapshot itself, where it is small.
+    pub inline: Option<Box<Snapshot>>,
+}
