@@ -17,9 +17,7 @@ pub mod source;
 
 pub use clock::{Clock, Entropy};
 pub use faults::{Crash, Faults, NoFaults};
-pub use manifest::{
-    Batch, Change, ChangeSeq, Chunks, Intent, Manifest, ManifestError, StagedBlob, TailRow, VolumeRow,
-};
+pub use manifest::{Batch, Chunks, Manifest, ManifestError};
 pub use quota::{Quota, QuotaExhausted, Reservation};
 pub use remote::{BlobBody, ObjectMeta, Remote, RemoteError};
 pub use source::{Changed, PageSource, SourceError};

@@ -84,4 +84,3 @@ impl ByteSpan {
         self.offset.checked_add(self.len)
     }
 }
-

@@ -10,9 +10,11 @@
 
 pub mod blob;
 pub mod chunk;
+pub mod compression;
 pub mod frame;
 pub mod ids;
 pub mod limits;
+pub mod local;
 pub mod lsn;
 pub mod name;
 pub mod op;
@@ -25,8 +27,10 @@ pub mod snapshot;
 
 pub use blob::{BlobKind, BlobName, BlobRef, ByteSpan, Home};
 pub use chunk::{ChunkId, ChunkSpan, Geometry};
+pub use compression::Compression;
 pub use frame::{FrameEntry, FrameTable, PagePlace};
 pub use ids::{BlobHash, IdentityKey, Incarnation, PageIdentity, PinId, RecordHash, StoreId, VolumeId};
+pub use local::{Change, ChangeSeq, Intent, StagedBlob, TailRow, VolumeRow};
 pub use lsn::{DeltaId, Epoch, Generation, Lsn, LsnRange, Position, Seq};
 pub use name::{NameError, SnapshotName, VolumeName};
 pub use op::ManifestOp;
@@ -34,8 +38,9 @@ pub use page::{PageCount, PageNo, PageSize, PageSizeError};
 pub use path::ObjectPath;
 pub use pin::{Pin, PinPurpose};
 pub use record::{
-    BodyPlace, Checkpoint, Claim, Coalesce, Commit, FooterFigures, Index, JournalMode, Owner, PageImage, Prune, Record, RecordBody,
-    RecordHeader, RecordKind, RecordSummary, Release, SchemaSummary, Segment, SegmentPage, VolumeFigures, WalMark,
+    BodyPlace, Checkpoint, Claim, Coalesce, Commit, FooterFigures, Index, JournalMode, Owner, PageImage, Prune, Record,
+    RecordBody, RecordHeader, RecordKind, RecordSummary, Release, SchemaSummary, Segment, SegmentPage, VolumeFigures,
+    WalMark,
 };
 pub use row::{Base, ChunkRow, Delta, Found};
-pub use snapshot::{Head, Skeleton, SkeletonPage, Snapshot, SnapshotRef, ShardRef, VolumeKind, VolumeMeta};
+pub use snapshot::{Head, ShardRef, Skeleton, SkeletonPage, Snapshot, SnapshotRef, VolumeKind, VolumeMeta};

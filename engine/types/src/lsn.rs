@@ -95,7 +95,8 @@ impl FromStr for Position {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parse = || {
             let (epoch, lsn) = text.split_once('.')?;
-            let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse::<u64>().ok()).flatten();
+            let digits =
+                |part: &str| part.bytes().all(|b| b.is_ascii_digit()).then(|| part.parse::<u64>().ok()).flatten();
             Some(Position { epoch: Epoch(digits(epoch)?), lsn: Lsn(digits(lsn)?) })
         };
         parse().ok_or_else(|| PositionError(text.to_owned()))

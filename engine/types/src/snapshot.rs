@@ -1,7 +1,8 @@
 //! The manifest as one object, and the hint that points at the newest.
 
 use crate::{
-    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, PageNo, RecordHash, SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeName,
+    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, PageNo, RecordHash, SchemaSummary, Seq, VolumeFigures,
+    VolumeId, VolumeName,
 };
 
 /// What kind of volume it is.

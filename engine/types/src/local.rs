@@ -1,0 +1,95 @@
+//! What a store keeps locally about its volumes.
+
+use crate::{
+    BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, RecordHash, RecordKind,
+    SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeMeta,
+};
+
+/// Where a volume's log ends, as far as this store knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailRow {
+    /// The newest record.
+    pub seq: Seq,
+    /// Its hash. A local directory is tied to both (rule P3).
+    pub hash: RecordHash,
+    /// The newest term.
+    pub epoch: Epoch,
+    /// The worker start that wrote the newest record.
+    pub incarnation: Incarnation,
+    /// Whose term it is; `None` after a release.
+    pub owner: Option<Owner>,
+    /// The last commit.
+    pub lsn: Lsn,
+    /// The newest record's wall clock.
+    pub time_ms: u64,
+    /// As of the newest record.
+    pub figures: VolumeFigures,
+    /// What page 1 says.
+    pub schema: Option<SchemaSummary>,
+    /// The newest manifest snapshot; zero for none.
+    pub snapshot: Seq,
+    /// Hash of the newest index record, and its place; zero for none.
+    pub index: Option<(Seq, RecordHash)>,
+    /// The newest prune's floor.
+    pub floor: Seq,
+    /// When the remote's tail was last seen to be this one, by the wall clock (rule P5).
+    pub seen_ms: u64,
+}
+
+/// All that is known of a volume apart from its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeRow {
+    /// What never changes.
+    pub meta: VolumeMeta,
+    /// Where its log ends.
+    pub tail: TailRow,
+    /// Who superseded us, once that was seen: nothing is published any more (invariant I3).
+    pub fenced: Option<(Epoch, Owner)>,
+}
+
+/// What is about to be published: written before the object store is touched, gone with the batch that follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intent {
+    /// The record's place.
+    pub seq: Seq,
+    /// Its stored bytes, so that a successor of a killed worker knows its own record when it finds it (rule P3).
+    pub record: Vec<u8>,
+    /// Its body's stored bytes where they are a blob of their own.
+    pub body: Option<(BlobName, u64)>,
+    /// Identities to remember once it is published.
+    pub identities: Vec<(PageNo, PageIdentity)>,
+}
+
+/// A blob that a running job has staged, and perhaps uploaded: what a resumed job need not do again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedBlob {
+    /// Digest of what went in (chunk, pages, identities, settings): the same input makes the same blob.
+    pub input: [u8; 32],
+    /// The blob.
+    pub blob: BlobRef,
+    /// Whether the object store has it.
+    pub uploaded: bool,
+}
+
+/// Numbers the change log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeSeq(pub u64);
+
+/// One entry of the change log: what one batch did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its number.
+    pub change: ChangeSeq,
+    /// Of which volume.
+    pub volume: VolumeId,
+    /// It brought the records after this one ...
+    pub after: Seq,
+    /// ... up to this one.
+    pub seq: Seq,
+    /// The kind of the last of them.
+    pub kind: RecordKind,
+    /// What they did.
+    pub ops: Vec<ManifestOp>,
+    /// Wall clock of the last of them.
+    pub time_ms: u64,
+}
