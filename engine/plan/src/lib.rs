@@ -1,1 +1,27 @@
-//! .
+//! Decisions: state in, choice out. Pure, synchronous, total.
+//!
+//! What this room promises:
+//! 1. The same input gives the same plan, and a plan is a value that can be printed without being run.
+//! 2. Nothing here reads a clock, a disk, a network, chance or an environment variable; nothing here fails.
+//!
+//! What may never enter: I/O, logging, bytes as they lie on disk.
+//! Each `plan/x.rs` has its `exec/x.rs` in the engine, which does what is decided here.
+//! Read next: [`checkpoint`].
+
+pub mod checkpoint;
+pub mod coalesce;
+pub mod compose;
+pub mod index;
+pub mod prune;
+pub mod settle;
+pub mod snapshot;
+
+pub use checkpoint::{
+    Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkChange, ChunkPlan, Estimate, checkpoint,
+};
+pub use coalesce::{Into as CoalesceInto, Merge, coalesce};
+pub use compose::compose;
+pub use index::{IndexWalk, index_span, index_walk};
+pub use prune::{KeepPolicy, RestorePoint, prune_floor};
+pub use settle::{Found, Settled, settle};
+pub use snapshot::{SnapshotPressure, snapshot_due};
