@@ -82,14 +82,17 @@ pub struct Change {
     pub change: ChangeSeq,
     /// Of which volume.
     pub volume: VolumeId,
-    /// It brought the records after this one ...
+    /// It brought the records after this one.
     pub after: Seq,
-    /// ... up to this one.
-    pub seq: Seq,
-    /// The kind of the last of them.
-    pub kind: RecordKind,
+    /// The records it brought, oldest first; where a rebuild took a sum for many, only the last ones. Never empty.
+    pub records: Vec<RecordSummary>,
     /// What they did.
     pub ops: Vec<ManifestOp>,
-    /// Wall clock of the last of them.
-    pub time_ms: u64,
+}
+
+impl Change {
+    /// It brought the records up to this one.
+    pub fn seq(&self) -> Seq {
+        self.records.last().map_or(self.after, |record| record.seq)
+    }
 }
