@@ -1,7 +1,7 @@
 //! What a store keeps locally about its volumes.
 
 use crate::{
-    BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, RecordHash, RecordKind,
+    BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, RecordHash, RecordSummary,
     SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeMeta,
 };
 
