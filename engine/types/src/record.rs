@@ -317,6 +317,10 @@ pub struct Index {
     pub recent: Vec<RecordSummary>,
     /// As of this record.
     pub schema: Option<SchemaSummary>,
+    /// Whose term it is; `None` after a release.
+    pub owner: Option<Owner>,
+    /// The newest prune's floor; zero for none.
+    pub floor: Seq,
 }
 
 /// What a history shows of a record.

@@ -1,8 +1,8 @@
 //! The manifest as one object, and the hint that points at the newest.
 
 use crate::{
-    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, PageNo, RecordHash, SchemaSummary, Seq, VolumeFigures,
-    VolumeId, VolumeName,
+    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, Owner, PageNo, RecordHash, SchemaSummary, Seq,
+    VolumeFigures, VolumeId, VolumeName,
 };
 
 /// What kind of volume it is.
@@ -50,6 +50,10 @@ pub struct Snapshot {
     pub figures: VolumeFigures,
     /// What page 1 says.
     pub schema: Option<SchemaSummary>,
+    /// Whose term it is; `None` after a release.
+    pub owner: Option<Owner>,
+    /// The newest prune's floor; zero for none.
+    pub floor: Seq,
     /// Where the rows are, by ascending shard; shards without rows are left out.
     pub shards: Vec<ShardRef>,
     /// Pages that nearly every query needs.
