@@ -8,6 +8,7 @@
 //! Each `plan/x.rs` has its `exec/x.rs` in the engine, which does what is decided here.
 //! Read next: [`checkpoint`].
 
+pub mod chain;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod compose;
@@ -16,6 +17,7 @@ pub mod prune;
 pub mod settle;
 pub mod snapshot;
 
+pub use chain::{ChainBreak, Link, follows};
 pub use checkpoint::{
     Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkChange, ChunkPlan, Estimate, checkpoint,
 };

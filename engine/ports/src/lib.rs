@@ -9,8 +9,12 @@
 //! Read next: [`remote`], [`manifest`], then `littoral-plan`.
 
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod faults;
 pub mod manifest;
+pub mod memory_manifest;
+pub mod progress;
 pub mod quota;
 pub mod remote;
 pub mod source;
@@ -18,6 +22,8 @@ pub mod source;
 pub use clock::{Clock, Entropy};
 pub use faults::{Crash, Faults, NoFaults};
 pub use manifest::{Batch, Chunks, Manifest, ManifestError};
+pub use memory_manifest::MemoryManifest;
+pub use progress::{Progress, Silent, Unit};
 pub use quota::{Quota, QuotaExhausted, Reservation};
 pub use remote::{BlobBody, ObjectMeta, Remote, RemoteError};
 pub use source::{Changed, PageSource, SourceError};
