@@ -92,11 +92,17 @@ impl Batch {
         if let Some(other) = named.filter(|row| row.meta.id != *volume && !self.reset) {
             return refuse(format!("the name {} is that of volume {}", after.meta.name, other.meta.id));
         }
-        if let Some((from, to, _, _)) = self.log {
-            if from >= to || to != after.tail.seq {
-                return refuse(format!("a log entry for records {from} to {to} with the tail at {}", after.tail.seq));
+        if let Some((from, records)) = &self.log {
+            let ends = records.last().map(|record| record.seq);
+            let ascending = records.is_sorted_by(|one, other| one.seq < other.seq);
+            if ends != Some(after.tail.seq) || !ascending || records.first().is_some_and(|first| first.seq <= *from) {
+                let count = records.len();
+                let tail = after.tail.seq;
+                return refuse(format!(
+                    "a log entry of {count} records after {from} that do not lead to the tail, {tail}"
+                ));
             }
-            if let Some(known) = known.filter(|known| from > known.tail.seq) {
+            if let Some(known) = known.filter(|known| *from > known.tail.seq) {
                 return refuse(format!("a log entry after {from} with the tail at {}: a gap", known.tail.seq));
             }
         }
