@@ -84,6 +84,27 @@ pub enum RemoteError {
     Settings(String),
 }
 
+impl RemoteError {
+    /// A run of bytes that reaches beyond the object's end: whoever named it believed in another object.
+    pub fn beyond_the_end(path: &ObjectPath, span: ByteSpan, len: u64) -> Self {
+        let ByteSpan { offset, len: asked } = span;
+        let detail = format!("{asked} bytes at {offset} asked for, the object has {len}");
+        RemoteError::Corrupt { path: path.to_string(), detail }
+    }
+
+    /// What was to be uploaded could not be read here. Nothing was published.
+    pub fn unreadable(path: &ObjectPath, error: &io::Error) -> Self {
+        let detail = format!("what was to be uploaded cannot be read: {error}");
+        RemoteError::Corrupt { path: path.to_string(), detail }
+    }
+
+    /// What was to be uploaded is not what was summed when it was made. Nothing was published.
+    pub fn changed_before_upload(path: &ObjectPath) -> Self {
+        let detail = "what was to be uploaded does not match its own checksum".to_owned();
+        RemoteError::Corrupt { path: path.to_string(), detail }
+    }
+}
+
 /// One listed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectMeta {
@@ -118,8 +139,9 @@ pub trait BlobBody: Send + Sync + fmt::Debug {
 /// 1. `put_new` is atomic: of any number of callers with one path, at most one gets `Ok`, and from then on a `get` anywhere
 ///    answers its bytes. An answer that was lost is [`RemoteError::Unknown`], never `Ok` and never `Exists`.
 /// 2. A write is durable when it returns `Ok`; a reader never sees half of an object.
-/// 3. `get_range` beyond the end is an error, never short.
-/// 4. `list` is complete, ascending by path, and consistent with writes that returned before.
+/// 3. `get_range` beyond the end is an error ([`RemoteError::Corrupt`]), never short.
+/// 4. `list` is complete, ascending by path as bytes, and consistent with writes that returned before. The empty folder is
+///    the whole remote; names that no [`ObjectPath`] spells are passed over.
 /// 5. Requests have a timeout, passing failures are retried a bounded number of times, and errors hold no secrets.
 #[async_trait]
 pub trait Remote: Send + Sync + fmt::Debug {
