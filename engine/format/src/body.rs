@@ -1,0 +1,268 @@
+//! What records say, before compression: one `Spell` a kind, behind a schema version.
+
+use crate::FormatError;
+use crate::nouns::{Ascending, record_kind};
+use crate::ops;
+use crate::wire::{In, Out, Spell, page_size_log2};
+use littoral_types::limits::RECORD_BODY_MAX;
+use littoral_types::{
+    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount,
+    PageIdentity, PageImage, Prune, RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment,
+    SegmentPage, Seq, VolumeMeta, WalMark,
+};
+
+pub(crate) const WHAT: &str = "record body";
+pub(crate) const VERSION: u16 = 1;
+/// More than any list in a body can have: its bytes bound it.
+const MANY: usize = RECORD_BODY_MAX;
+
+pub(crate) fn encode(body: &RecordBody) -> Result<Vec<u8>, FormatError> {
+    let mut out = Out::new(WHAT, 4096);
+    out.u16("schema version", VERSION);
+    match body {
+        RecordBody::Claim(claim) => claim.put(&mut out),
+        RecordBody::Release(release) => release.owner.put(&mut out),
+        RecordBody::Segment(segment) => segment.put(&mut out),
+        RecordBody::Checkpoint(checkpoint) => checkpoint.put(&mut out),
+        RecordBody::Coalesce(coalesce) => ops::put(&mut out, &coalesce.ops),
+        RecordBody::Index(index) => index.put(&mut out),
+        RecordBody::Prune(prune) => prune.put(&mut out),
+    }
+    out.limit(out.len(), RECORD_BODY_MAX);
+    out.finish()
+}
+
+pub(crate) fn decode(kind: RecordKind, raw: &[u8]) -> Result<RecordBody, FormatError> {
+    let mut input = In::new(WHAT, raw);
+    input.version(VERSION)?;
+    let input_mut = &mut input;
+    let body = match kind {
+        RecordKind::Claim => RecordBody::Claim(Claim::get(input_mut)?),
+        RecordKind::Release => RecordBody::Release(Release { owner: Owner::get(input_mut)? }),
+        RecordKind::Segment => RecordBody::Segment(Segment::get(input_mut)?),
+        RecordKind::Checkpoint => RecordBody::Checkpoint(Checkpoint::get(input_mut)?),
+        RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: ops::get(input_mut)? }),
+        RecordKind::Index => RecordBody::Index(Index::get(input_mut)?),
+        RecordKind::Prune => RecordBody::Prune(Prune::get(input_mut)?),
+    };
+    input.end()?;
+    Ok(body)
+}
+
+impl Spell for Claim {
+    fn put(&self, out: &mut Out) {
+        self.owner.put(out);
+        out.optional("takes over", self.takes_over, |out, epoch| out.varint("takes over: epoch", epoch.0));
+        self.volume.put(out);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            owner: Owner::get(input)?,
+            takes_over: input.optional(|input| Ok(Epoch(input.varint()?)))?,
+            volume: VolumeMeta::get(input)?,
+        })
+    }
+}
+
+pub(crate) fn put_sessions(out: &mut Out, sessions: &[(String, u64)]) {
+    out.count("sessions", sessions.len());
+    for (session, serial) in sessions {
+        out.text("session: name", session);
+        out.varint("session: serial", *serial);
+    }
+}
+
+fn get_session(input: &mut In<'_>) -> Result<(String, u64), FormatError> {
+    Ok((input.text()?.to_owned(), input.varint()?))
+}
+
+pub(crate) fn put_schema(out: &mut Out, schema: Option<&SchemaSummary>) {
+    out.optional("has a schema summary", schema, |out, schema| schema.put(out));
+}
+
+impl Spell for Checkpoint {
+    fn put(&self, out: &mut Out) {
+        put_schema(out, self.schema.as_ref());
+        put_sessions(out, &self.sessions);
+        ops::put(out, &self.ops);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let schema = input.optional(SchemaSummary::get)?;
+        let sessions = input.list(2, MANY, get_session)?;
+        Ok(Self { ops: ops::get(input)?, schema, sessions })
+    }
+}
+
+pub(crate) fn put_owner(out: &mut Out, owner: Option<&Owner>) {
+    out.optional("has an owner", owner, |out, owner| owner.put(out));
+}
+
+impl Spell for Segment {
+    fn put(&self, out: &mut Out) {
+        out.u8("page size, log2", page_size_log2(self.page_size));
+        out.count("commits", self.commits.len());
+        let mut last = 0u64;
+        for (nth, commit) in self.commits.iter().enumerate() {
+            if nth > 0 && commit.lsn.0 <= last {
+                out.refuse("commits that do not ascend");
+            }
+            out.varint("commit: LSN, from the commit before", commit.lsn.0.wrapping_sub(last));
+            last = commit.lsn.0;
+            out.varint("commit: time, ms", commit.time_ms);
+            out.varint("commit: pages of the database", commit.page_count.0);
+            out.optional("commit: has a session", commit.session.as_ref(), |out, (session, serial)| {
+                out.text("session: name", session);
+                out.varint("session: serial", *serial);
+            });
+        }
+        out.optional("has a WAL mark", self.wal.as_ref(), |out, wal| wal.put(out));
+        out.count("pages", self.pages.len());
+        let mut place = Ascending::default();
+        for SegmentPage { page, image } in &self.pages {
+            place.put(out, *page);
+            const TAG: &str = "page: image (0 zeros, 1 full, 2 patch)";
+            match image {
+                PageImage::Zero => out.u8(TAG, 0),
+                PageImage::Full(bytes) => {
+                    out.u8(TAG, 1);
+                    if bytes.len() != self.page_size.len() {
+                        out.refuse("a page image that is not a page long");
+                    }
+                    out.raw("page: bytes", bytes);
+                }
+                PageImage::Patch { base, base_identity, patch } => {
+                    out.u8(TAG, 2);
+                    out.varint("patch: LSN of its base", base.0);
+                    out.raw("patch: identity of its base", &base_identity.0);
+                    out.limit(patch.len(), patch_max(self));
+                    out.blob("patch: bytes", patch);
+                }
+            }
+        }
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let page_size = input.page_size()?;
+        let mut last = 0u64;
+        let mut nth = 0;
+        let commits = input.list(4, MANY, |input| {
+            let step = input.varint()?;
+            let lsn = last.checked_add(step).filter(|_| nth == 0 || step > 0);
+            last = lsn.ok_or_else(|| input.invalid("commits that do not ascend"))?;
+            nth += 1;
+            Ok(Commit {
+                lsn: Lsn(last),
+                time_ms: input.varint()?,
+                page_count: PageCount(input.varint()?),
+                session: input.optional(get_session)?,
+            })
+        })?;
+        let wal = input.optional(WalMark::get)?;
+        let mut segment = Segment { page_size, commits, wal, pages: Vec::new() };
+        let mut place = Ascending::default();
+        segment.pages = input.list(2, MANY, |input| {
+            let page = place.get(input)?;
+            let image = match input.u8()? {
+                0 => PageImage::Zero,
+                1 => PageImage::Full(input.take(page_size.len())?.to_vec()),
+                2 => PageImage::Patch {
+                    base: Lsn(input.varint()?),
+                    base_identity: PageIdentity(input.array()?),
+                    patch: input.blob(patch_max(&segment))?.to_vec(),
+                },
+                other => return Err(input.invalid(format!("page image {other}"))),
+            };
+            Ok(SegmentPage { page, image })
+        })?;
+        Ok(segment)
+    }
+}
+
+/// A patch of more bytes than the page should have been the page.
+const fn patch_max(segment: &Segment) -> usize {
+    segment.page_size.len() + 1024
+}
+
+impl Spell for WalMark {
+    fn put(&self, out: &mut Out) {
+        out.u32("WAL: salt 1", self.salts[0]);
+        out.u32("WAL: salt 2", self.salts[1]);
+        out.varint("WAL: frame", self.frame);
+        out.u32("WAL: checksum 1", self.checksum[0]);
+        out.u32("WAL: checksum 2", self.checksum[1]);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self { salts: [input.u32()?, input.u32()?], frame: input.varint()?, checksum: [input.u32()?, input.u32()?] })
+    }
+}
+
+impl Spell for Index {
+    fn put(&self, out: &mut Out) {
+        out.varint("index: sums up records after", self.after.0);
+        out.optional("index: has one before it", self.previous, |out, hash| out.raw("index: hash of it", &hash.0));
+        put_schema(out, self.schema.as_ref());
+        put_owner(out, self.owner.as_ref());
+        out.varint("newest prune's floor", self.floor.0);
+        out.count("index: recent records", self.recent.len());
+        self.recent.iter().for_each(|summary| summary.put(out));
+        ops::put(out, &self.ops);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let after = Seq(input.varint()?);
+        let previous = input.optional(|input| Ok(RecordHash(input.array()?)))?;
+        let schema = input.optional(SchemaSummary::get)?;
+        let owner = input.optional(Owner::get)?;
+        let floor = Seq(input.varint()?);
+        let recent = input.list(SUMMARY_LEN_MIN, MANY, RecordSummary::get)?;
+        Ok(Self { after, previous, ops: ops::get(input)?, recent, schema, owner, floor })
+    }
+}
+
+/// Bytes that a summary takes at least.
+pub(crate) const SUMMARY_LEN_MIN: usize = 42;
+
+impl Spell for RecordSummary {
+    fn put(&self, out: &mut Out) {
+        out.varint("recent: seq", self.seq.0);
+        out.u16("recent: kind", self.kind as u16);
+        out.raw("recent: hash", &self.hash.0);
+        out.varint("recent: epoch", self.epoch.0);
+        self.lsns.put(out);
+        out.varint("recent: time, ms", self.time_ms);
+        out.varint("recent: pages of the database", self.page_count.0);
+        self.added.put(out);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            seq: Seq(input.varint()?),
+            kind: record_kind(input)?,
+            hash: RecordHash(input.array()?),
+            epoch: Epoch(input.varint()?),
+            lsns: LsnRange::get(input)?,
+            time_ms: input.varint()?,
+            page_count: PageCount(input.varint()?),
+            added: FooterFigures::get(input)?,
+        })
+    }
+}
+
+impl Spell for Prune {
+    fn put(&self, out: &mut Out) {
+        out.varint("prune: records before this go", self.floor.0);
+        out.count("prune: snapshots", self.snapshots.len());
+        self.snapshots.iter().for_each(|seq| out.varint("prune: snapshot", seq.0));
+        out.count("prune: blobs", self.blobs.len());
+        self.blobs.iter().for_each(|blob| blob.put(out));
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let floor = Seq(input.varint()?);
+        let snapshots = input.list(1, MANY, |input| Ok(Seq(input.varint()?)))?;
+        Ok(Self { floor, blobs: input.list(34, MANY, BlobName::get)?, snapshots })
+    }
+}

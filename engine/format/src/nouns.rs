@@ -1,0 +1,307 @@
+//! How the nouns that many formats share are spelled.
+
+use crate::FormatError;
+use crate::wire::{In, Out, Spell};
+use littoral_types::limits::{DELTAS_PER_CHUNK_MAX, NAME_LEN_MAX};
+use littoral_types::{
+    Base, BlobHash, BlobKind, BlobName, BlobRef, ChunkId, ChunkRow, ChunkSpan, Delta, DeltaId, FooterFigures,
+    FrameTable, Generation, Home, IdentityKey, JournalMode, Lsn, LsnRange, Owner, PageCount, PageNo, PageSize,
+    RecordKind, SchemaSummary, Seq, StoreId, VolumeFigures, VolumeId, VolumeKind, VolumeMeta,
+};
+
+/// Bit of a blob's kind byte that says that another volume's name follows.
+const ELSEWHERE: u8 = 0x80;
+
+pub(crate) const fn kind_number(kind: BlobKind) -> u8 {
+    match kind {
+        BlobKind::Chunk => 0,
+        BlobKind::Pack => 1,
+        BlobKind::Segment => 2,
+        BlobKind::Shard => 3,
+    }
+}
+
+pub(crate) fn kind_of(number: u8) -> Option<BlobKind> {
+    BlobKind::ALL.into_iter().find(|kind| kind_number(*kind) == number)
+}
+
+pub(crate) fn record_kind(input: &mut In<'_>) -> Result<RecordKind, FormatError> {
+    let number = input.u16()?;
+    RecordKind::ALL
+        .into_iter()
+        .find(|kind| *kind as u16 == number)
+        .ok_or_else(|| input.invalid(format!("record kind {number}")))
+}
+
+pub(crate) fn name<T: std::str::FromStr>(input: &mut In<'_>) -> Result<T, FormatError> {
+    let bytes = input.blob(NAME_LEN_MAX)?;
+    let text = std::str::from_utf8(bytes).map_err(|_| input.invalid("a name that is not UTF-8"))?;
+    text.parse().map_err(|_| input.invalid(format!("not a name: {text:?}")))
+}
+
+impl Spell for BlobName {
+    fn put(&self, out: &mut Out) {
+        out.u8("blob: kind", kind_number(self.kind));
+        out.raw("blob: BLAKE3", &self.hash.0);
+        out.varint("blob: birth", self.birth.0);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let number = input.u8()?;
+        let kind = kind_of(number).ok_or_else(|| input.invalid(format!("blob kind {number}")))?;
+        Ok(Self { kind, hash: BlobHash(input.array()?), birth: Seq(input.varint()?) })
+    }
+}
+
+impl Spell for BlobRef {
+    fn put(&self, out: &mut Out) {
+        let kind = kind_number(self.name.kind);
+        match &self.home {
+            Home::Own => out.u8("blob: kind", kind),
+            Home::Other(volume) => {
+                out.u8("blob: kind, and that another volume holds it", kind | ELSEWHERE);
+                out.text("blob: volume", volume.as_str());
+            }
+        }
+        out.raw("blob: BLAKE3", &self.name.hash.0);
+        out.varint("blob: birth", self.name.birth.0);
+        out.varint("blob: bytes", self.len);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let number = input.u8()?;
+        let kind = kind_of(number & !ELSEWHERE).ok_or_else(|| input.invalid(format!("blob kind {number}")))?;
+        let home = if number & ELSEWHERE == 0 { Home::Own } else { Home::Other(name(input)?) };
+        let name = BlobName { kind, hash: BlobHash(input.array()?), birth: Seq(input.varint()?) };
+        Ok(Self { home, name, len: input.varint()? })
+    }
+}
+
+impl Spell for ChunkSpan {
+    fn put(&self, out: &mut Out) {
+        if !span_fits(*self) {
+            out.refuse("a chunk without pages, with too many, or beyond 64 bits");
+        }
+        out.varint("span: first page", self.first.get());
+        out.varint("span: pages", self.count.0);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let span = Self { first: input.page()?, count: PageCount(input.varint()?) };
+        if span_fits(span) { Ok(span) } else { Err(input.invalid(format!("a chunk of {} pages", span.count))) }
+    }
+}
+
+fn span_fits(span: ChunkSpan) -> bool {
+    span.count.0 <= crate::table::PAGES_MAX && span.last().is_some()
+}
+
+impl Spell for Base {
+    fn put(&self, out: &mut Out) {
+        out.varint("base: generation", self.generation.0);
+        self.blob.put(out);
+        self.span.put(out);
+        out.varint("base: last live page", self.last_live.get());
+        self.table.put(out);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            generation: Generation(input.varint()?),
+            blob: BlobRef::get(input)?,
+            span: ChunkSpan::get(input)?,
+            last_live: input.page()?,
+            table: FrameTable::get(input)?,
+        })
+    }
+}
+
+/// Bytes that any delta takes at least.
+const DELTA_LEN_MIN: usize = 1 + 35 + 1 + 3;
+
+impl Spell for Delta {
+    fn put(&self, out: &mut Out) {
+        out.varint("delta: id", self.id.0);
+        self.blob.put(out);
+        out.varint("delta: last live page", self.last_live.get());
+        self.table.put(out);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            id: DeltaId(input.varint()?),
+            blob: BlobRef::get(input)?,
+            last_live: input.page()?,
+            table: FrameTable::get(input)?,
+        })
+    }
+}
+
+impl Spell for ChunkRow {
+    fn put(&self, out: &mut Out) {
+        out.varint("row: chunk", self.chunk.0);
+        out.optional("row: has a base", self.base.as_ref(), |out, base| base.put(out));
+        out.limit(self.deltas.len(), DELTAS_PER_CHUNK_MAX);
+        out.count("row: deltas", self.deltas.len());
+        if !deltas_ascend(&self.deltas) {
+            out.refuse("deltas that do not ascend");
+        }
+        self.deltas.iter().for_each(|delta| delta.put(out));
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let row = Self {
+            chunk: ChunkId(input.varint()?),
+            base: input.optional(Base::get)?,
+            deltas: input.list(DELTA_LEN_MIN, DELTAS_PER_CHUNK_MAX, Delta::get)?,
+        };
+        if deltas_ascend(&row.deltas) { Ok(row) } else { Err(input.invalid("deltas that do not ascend")) }
+    }
+}
+
+fn deltas_ascend(deltas: &[Delta]) -> bool {
+    deltas.windows(2).all(|pair| pair[0].id < pair[1].id)
+}
+
+impl Spell for VolumeMeta {
+    fn put(&self, out: &mut Out) {
+        out.raw("volume: id", &self.id.0);
+        out.text("volume: name", self.name.as_str());
+        let kind = match self.kind {
+            VolumeKind::Database => 1,
+            VolumeKind::Log => 2,
+        };
+        out.u8("volume: kind (1 database, 2 log)", kind);
+        out.raw("volume: identity key", &self.identity_key.0);
+        out.varint("volume: created, ms", self.created_ms);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let id = VolumeId(input.array()?);
+        let name = name(input)?;
+        let kind = match input.u8()? {
+            1 => VolumeKind::Database,
+            2 => VolumeKind::Log,
+            other => return Err(input.invalid(format!("volume kind {other}"))),
+        };
+        Ok(Self { id, name, kind, identity_key: IdentityKey(input.array()?), created_ms: input.varint()? })
+    }
+}
+
+impl Spell for Owner {
+    fn put(&self, out: &mut Out) {
+        out.raw("owner: store", &self.store.0);
+        out.text("owner: label", &self.label);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self { store: StoreId(input.array()?), label: input.text()?.to_owned() })
+    }
+}
+
+pub(crate) fn put_page_size(out: &mut Out, size: Option<PageSize>) {
+    out.u8("page size, log2 (0 unknown)", size.map_or(0, crate::wire::page_size_log2));
+}
+
+pub(crate) fn get_page_size(input: &mut In<'_>) -> Result<Option<PageSize>, FormatError> {
+    match input.clone().u8()? {
+        0 => input.u8().map(|_| None),
+        _ => input.page_size().map(Some),
+    }
+}
+
+impl Spell for VolumeFigures {
+    fn put(&self, out: &mut Out) {
+        out.varint("figures: generation", self.generation.0);
+        put_page_size(out, self.page_size);
+        out.varint("figures: pages of the database", self.page_count.0);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            generation: Generation(input.varint()?),
+            page_size: get_page_size(input)?,
+            page_count: PageCount(input.varint()?),
+        })
+    }
+}
+
+impl Spell for FooterFigures {
+    fn put(&self, out: &mut Out) {
+        out.varint("added: pages", self.pages);
+        out.varint("added: bytes", self.bytes);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self { pages: input.varint()?, bytes: input.varint()? })
+    }
+}
+
+impl Spell for LsnRange {
+    fn put(&self, out: &mut Out) {
+        if !range_fits(*self) {
+            out.refuse("an LSN range that ends before it begins");
+        }
+        out.varint("LSNs: first", self.first.0);
+        out.varint("LSNs: last", self.last.0);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let range = Self { first: Lsn(input.varint()?), last: Lsn(input.varint()?) };
+        if range_fits(range) { Ok(range) } else { Err(input.invalid("an LSN range that ends before it begins")) }
+    }
+}
+
+/// A range that is empty ends just before it begins.
+pub(crate) const fn range_fits(range: LsnRange) -> bool {
+    range.first.0 <= range.last.0.saturating_add(1)
+}
+
+impl Spell for SchemaSummary {
+    fn put(&self, out: &mut Out) {
+        out.u32("schema: cookie", self.cookie);
+        out.u32("schema: user_version", self.user_version);
+        out.u32("schema: application_id", self.application_id);
+        out.u32("schema: encoding", self.encoding);
+        let journal = match self.journal {
+            JournalMode::Rollback => 1,
+            JournalMode::Wal => 2,
+        };
+        out.u8("schema: journal (1 rollback, 2 WAL)", journal);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            cookie: input.u32()?,
+            user_version: input.u32()?,
+            application_id: input.u32()?,
+            encoding: input.u32()?,
+            journal: match input.u8()? {
+                1 => JournalMode::Rollback,
+                2 => JournalMode::Wal,
+                other => return Err(input.invalid(format!("journal mode {other}"))),
+            },
+        })
+    }
+}
+
+/// Pages by ascending number: each as the pages left out before it.
+#[derive(Default)]
+pub(crate) struct Ascending(u64);
+
+impl Ascending {
+    pub(crate) fn put(&mut self, out: &mut Out, page: PageNo) {
+        match page.get().checked_sub(self.0).and_then(|step| step.checked_sub(1)) {
+            Some(left_out) => out.varint("page: left out before", left_out),
+            None => out.refuse("pages that do not ascend"),
+        }
+        self.0 = page.get();
+    }
+
+    pub(crate) fn get(&mut self, input: &mut In<'_>) -> Result<PageNo, FormatError> {
+        let number = input.varint()?.checked_add(1).and_then(|step| self.0.checked_add(step));
+        let page = number.and_then(PageNo::new).ok_or_else(|| input.invalid("a page beyond 64 bits"))?;
+        self.0 = page.get();
+        Ok(page)
+    }
+}

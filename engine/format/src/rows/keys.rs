@@ -1,0 +1,138 @@
+//! Keys of the tables, each printed and parsed as a pair. Numbers are big-endian: LMDB's order is theirs.
+
+use crate::FormatError;
+use littoral_types::{ChangeSeq, ChunkId, DeltaId, PageNo, Seq, VolumeId};
+
+const WHAT: &str = "key of a row";
+
+/// A volume: 16 bytes. Alone for its row, and the first bytes of every key below it.
+pub fn volume(volume: &VolumeId) -> [u8; 16] {
+    volume.0
+}
+
+/// Reads [`volume()`].
+pub fn parse_volume(key: &[u8]) -> Result<VolumeId, FormatError> {
+    fixed::<16>(key).map(VolumeId)
+}
+
+/// A chunk of a volume: 24 bytes.
+pub fn chunk(volume: &VolumeId, chunk: ChunkId) -> [u8; 24] {
+    numbered(volume, chunk.0)
+}
+
+/// Reads [`chunk`].
+pub fn parse_chunk(key: &[u8]) -> Result<(VolumeId, ChunkId), FormatError> {
+    parse_numbered(key).map(|(volume, chunk)| (volume, ChunkId(chunk)))
+}
+
+/// A delta of a chunk of a volume: 32 bytes, a chunk's oldest first.
+pub fn delta(volume: &VolumeId, chunk: ChunkId, delta: DeltaId) -> [u8; 32] {
+    twice_numbered(volume, chunk.0, delta.0)
+}
+
+/// Reads [`delta`].
+pub fn parse_delta(key: &[u8]) -> Result<(VolumeId, ChunkId, DeltaId), FormatError> {
+    parse_twice_numbered(key).map(|(volume, chunk, delta)| (volume, ChunkId(chunk), DeltaId(delta)))
+}
+
+/// A page of a volume: 24 bytes.
+pub fn page(volume: &VolumeId, page: PageNo) -> [u8; 24] {
+    numbered(volume, page.get())
+}
+
+/// Reads [`page`].
+pub fn parse_page(key: &[u8]) -> Result<(VolumeId, PageNo), FormatError> {
+    let (volume, page) = parse_numbered(key)?;
+    Ok((volume, PageNo::new(page).ok_or_else(|| invalid("page 0"))?))
+}
+
+/// A delta that holds a page: 32 bytes, a page's newest delta first, so that a seek to the page finds it.
+pub fn page_delta(volume: &VolumeId, page: PageNo, delta: DeltaId) -> [u8; 32] {
+    twice_numbered(volume, page.get(), u64::MAX - delta.0)
+}
+
+/// Reads [`page_delta`].
+pub fn parse_page_delta(key: &[u8]) -> Result<(VolumeId, PageNo, DeltaId), FormatError> {
+    let (volume, page, delta) = parse_twice_numbered(key)?;
+    Ok((volume, PageNo::new(page).ok_or_else(|| invalid("page 0"))?, DeltaId(u64::MAX - delta)))
+}
+
+/// A group of a volume's identities ([`super::identities::place`]): 24 bytes.
+pub fn group(volume: &VolumeId, group: u64) -> [u8; 24] {
+    numbered(volume, group)
+}
+
+/// Reads [`group`].
+pub fn parse_group(key: &[u8]) -> Result<(VolumeId, u64), FormatError> {
+    parse_numbered(key)
+}
+
+/// A staged blob of a volume's job: 48 bytes.
+pub fn staged(volume: &VolumeId, input: &[u8; 32]) -> [u8; 48] {
+    let mut key = [0; 48];
+    key[..16].copy_from_slice(&volume.0);
+    key[16..].copy_from_slice(input);
+    key
+}
+
+/// Reads [`staged`].
+pub fn parse_staged(key: &[u8]) -> Result<(VolumeId, [u8; 32]), FormatError> {
+    let key = fixed::<48>(key)?;
+    let (volume, input) = key.split_at(16);
+    Ok((VolumeId(fixed(volume)?), fixed(input)?))
+}
+
+/// An entry of the change log: 8 bytes.
+pub fn change(change: ChangeSeq) -> [u8; 8] {
+    change.0.to_be_bytes()
+}
+
+/// Reads [`change`].
+pub fn parse_change(key: &[u8]) -> Result<ChangeSeq, FormatError> {
+    fixed(key).map(|bytes| ChangeSeq(u64::from_be_bytes(bytes)))
+}
+
+/// An entry of the change log by its volume and the last record it brought: 32 bytes.
+pub fn change_of(volume: &VolumeId, seq: Seq, change: ChangeSeq) -> [u8; 32] {
+    twice_numbered(volume, seq.0, change.0)
+}
+
+/// Reads [`change_of`].
+pub fn parse_change_of(key: &[u8]) -> Result<(VolumeId, Seq, ChangeSeq), FormatError> {
+    parse_twice_numbered(key).map(|(volume, seq, change)| (volume, Seq(seq), ChangeSeq(change)))
+}
+
+fn invalid(detail: &str) -> FormatError {
+    FormatError::Invalid { what: WHAT, detail: detail.to_owned() }
+}
+
+fn fixed<const N: usize>(key: &[u8]) -> Result<[u8; N], FormatError> {
+    key.try_into().map_err(|_| invalid(&format!("{} bytes instead of {N}", key.len())))
+}
+
+fn numbered(volume: &VolumeId, number: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..16].copy_from_slice(&volume.0);
+    key[16..].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn parse_numbered(key: &[u8]) -> Result<(VolumeId, u64), FormatError> {
+    let key = fixed::<24>(key)?;
+    let (volume, number) = key.split_at(16);
+    Ok((VolumeId(fixed(volume)?), u64::from_be_bytes(fixed(number)?)))
+}
+
+fn twice_numbered(volume: &VolumeId, first: u64, second: u64) -> [u8; 32] {
+    let mut key = [0; 32];
+    key[..24].copy_from_slice(&numbered(volume, first));
+    key[24..].copy_from_slice(&second.to_be_bytes());
+    key
+}
+
+fn parse_twice_numbered(key: &[u8]) -> Result<(VolumeId, u64, u64), FormatError> {
+    let key = fixed::<32>(key)?;
+    let (front, second) = key.split_at(24);
+    let (volume, first) = parse_numbered(front)?;
+    Ok((volume, first, u64::from_be_bytes(fixed(second)?)))
+}

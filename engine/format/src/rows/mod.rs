@@ -1,0 +1,34 @@
+//! Rows of the local manifest, one file a kind: schema version, fields, CRC64-NVME.
+//!
+//! Keys are big-endian, so that the order of bytes is the order of numbers ([`keys`]).
+
+pub mod base;
+pub mod change;
+pub mod delta;
+pub mod identities;
+pub mod intent;
+pub mod keys;
+pub mod number;
+pub mod staged;
+pub mod volume;
+
+use crate::FormatError;
+use crate::wire::{In, Out, Spell};
+
+fn encode<T: Spell>(what: &'static str, version: u16, value: &T) -> Result<Vec<u8>, FormatError> {
+    let mut out = Out::new(what, 256);
+    out.u16("schema version", version);
+    value.put(&mut out);
+    out.crc();
+    out.finish()
+}
+
+fn decode<T: Spell>(what: &'static str, version: u16, bytes: &[u8]) -> Result<T, FormatError> {
+    // Before the checksum, which a newer layout may keep elsewhere.
+    In::new(what, bytes).version(version)?;
+    let mut input = In::checked(what, bytes)?;
+    input.version(version)?;
+    let value = T::get(&mut input)?;
+    input.end()?;
+    Ok(value)
+}

@@ -1,0 +1,295 @@
+//! A frame table in few bytes: one or two a frame for a chunk whose pages were stored in their order.
+
+use crate::FormatError;
+use crate::wire::{In, Out, Spell};
+use littoral_types::limits::{CHUNK_BYTES, FRAME_PAGES_MAX};
+use littoral_types::{ByteSpan, FrameEntry, FrameTable, PageNo, PageSize};
+
+/// Pages of a chunk at the smallest page size.
+pub(crate) const PAGES_MAX: u64 = CHUNK_BYTES / PageSize::MIN.bytes();
+/// Stored bytes of one frame: sixteen of the largest pages that did not compress, and what stands around them.
+pub(crate) const FRAME_BYTES_MAX: u64 = FRAME_PAGES_MAX as u64 * (PageSize::MAX.bytes() + 10) + 64;
+
+/// The stored pages are consecutive numbers (zero pages left out), sixteen a frame: only the first is spelled.
+const NATURAL: u8 = 1;
+/// Each frame begins where the one before it ended: no gaps are spelled.
+const CONTIGUOUS: u8 = 2;
+
+/// Counts up from a page, leaving out the zero pages.
+struct Natural<'a> {
+    next: Option<PageNo>,
+    zeros: &'a [PageNo],
+}
+
+impl<'a> Natural<'a> {
+    fn from(start: PageNo, zeros: &'a [PageNo]) -> Self {
+        let skip = zeros.partition_point(|zero| *zero < start);
+        Self { next: Some(start), zeros: &zeros[skip..] }
+    }
+}
+
+impl Iterator for Natural<'_> {
+    type Item = PageNo;
+
+    #[inline]
+    fn next(&mut self) -> Option<PageNo> {
+        let mut page = self.next?;
+        while self.zeros.first() == Some(&page) {
+            self.zeros = &self.zeros[1..];
+            page = PageNo::new(page.get().checked_add(1)?)?;
+        }
+        self.next = page.get().checked_add(1).and_then(PageNo::new);
+        Some(page)
+    }
+}
+
+/// Of a table that keeps the rules of [`check`].
+fn is_natural(table: &FrameTable) -> bool {
+    let Some((_, full)) = table.frames.split_last() else { return false };
+    let stored = || table.frames.iter().flat_map(|entry| entry.pages.iter().copied());
+    let Some(start) = stored().next() else { return false };
+    full.iter().all(|entry| entry.pages.len() == FRAME_PAGES_MAX)
+        && Natural::from(start, &table.zeros).zip(stored()).all(|(expected, page)| expected == page)
+}
+
+fn is_contiguous(table: &FrameTable) -> bool {
+    table.frames.windows(2).all(|pair| pair[0].span.end() == Some(pair[1].span.offset))
+}
+
+fn ascending(pages: &[PageNo]) -> bool {
+    pages.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+/// What every table keeps to, read or written; the words say which rule it breaks.
+pub(crate) fn check(table: &FrameTable) -> Result<(), &'static str> {
+    if table.page_total() > PAGES_MAX {
+        return Err("a frame table with more pages than a chunk has");
+    }
+    let mut end = 0;
+    for FrameEntry { span, pages } in &table.frames {
+        if pages.is_empty() || pages.len() > FRAME_PAGES_MAX {
+            return Err("a frame without pages, or with more than sixteen");
+        }
+        if !ascending(pages) {
+            return Err("a frame whose pages do not ascend");
+        }
+        if span.len == 0 || span.len > FRAME_BYTES_MAX {
+            return Err("a frame of no bytes, or of more than any frame has");
+        }
+        if span.offset < end {
+            return Err("frames that overlap or do not ascend");
+        }
+        end = span.end().ok_or("a frame beyond 64 bits")?;
+    }
+    if !ascending(&table.zeros) {
+        return Err("zero pages that do not ascend");
+    }
+    if !each_page_once(table) {
+        return Err("a page in two places");
+    }
+    Ok(())
+}
+
+fn each_page_once(table: &FrameTable) -> bool {
+    let stored = || table.frames.iter().flat_map(|entry| entry.pages.iter().copied());
+    if stored().is_sorted() {
+        // The usual order: one pass over both, no copy.
+        let mut zeros = table.zeros.as_slice();
+        let mut last = None;
+        return stored().all(|page| {
+            while let [zero, rest @ ..] = zeros
+                && *zero < page
+            {
+                zeros = rest;
+            }
+            let again = last == Some(page) || zeros.first() == Some(&page);
+            last = Some(page);
+            !again
+        });
+    }
+    let mut pages: Vec<_> = table.pages().collect();
+    pages.sort_unstable();
+    ascending(&pages)
+}
+
+impl Spell for FrameTable {
+    fn put(&self, out: &mut Out) {
+        if let Err(detail) = check(self) {
+            return out.refuse(detail);
+        }
+        let natural = is_natural(self);
+        let contiguous = is_contiguous(self);
+        let flags = if natural { NATURAL } else { 0 } | if contiguous { CONTIGUOUS } else { 0 };
+        out.u8("table: flags (1 natural order, 2 contiguous)", flags);
+        put_runs(out, &self.zeros);
+        if natural {
+            let total = self.frames.iter().map(|entry| entry.pages.len()).sum();
+            out.count("table: stored pages", total);
+            out.varint("table: first stored page", self.frames[0].pages[0].get());
+        } else {
+            out.count("table: frames", self.frames.len());
+        }
+        let Some(first) = self.frames.first() else { return };
+        out.varint("table: first frame's offset", first.span.offset);
+        let mut end = first.span.offset;
+        let mut last = 0u64;
+        for FrameEntry { span, pages } in &self.frames {
+            if !contiguous {
+                out.varint("frame: gap before", span.offset - end);
+            }
+            out.varint("frame: stored bytes", span.len);
+            end = span.offset + span.len;
+            if natural {
+                continue;
+            }
+            out.u8("frame: pages", pages.len() as u8);
+            for (slot, page) in pages.iter().enumerate() {
+                if slot == 0 {
+                    out.zigzag("frame: first page, from the page before", page.get().wrapping_sub(last) as i64);
+                } else {
+                    out.varint("frame: pages left out before the next", page.get() - last - 1);
+                }
+                last = page.get();
+            }
+        }
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let flags = input.u8()?;
+        if flags & !(NATURAL | CONTIGUOUS) != 0 {
+            return Err(input.invalid(format!("frame table flags {flags}")));
+        }
+        let (natural, contiguous) = (flags & NATURAL != 0, flags & CONTIGUOUS != 0);
+        let zeros = get_runs(input)?;
+        let frames = if natural { get_natural(input, contiguous, &zeros)? } else { get_gathered(input, contiguous)? };
+        let table = FrameTable { frames, zeros };
+        check(&table).map_err(|detail| input.invalid(detail))?;
+        // One spelling each, so that equal manifests are equal bytes.
+        if natural != is_natural(&table) || contiguous != is_contiguous(&table) {
+            return Err(input.invalid("frame table flags that do not fit"));
+        }
+        Ok(table)
+    }
+}
+
+fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result<Vec<FrameEntry>, FormatError> {
+    let total = input.varint()?;
+    if total == 0 || total > PAGES_MAX {
+        return Err(FormatError::TooLarge { what: input.what(), len: total, max: PAGES_MAX });
+    }
+    let count = total.div_ceil(FRAME_PAGES_MAX as u64) as usize;
+    let start = input.page()?;
+    if zeros.binary_search(&start).is_ok() {
+        return Err(input.invalid("a page in two places"));
+    }
+    if count > input.left() {
+        return Err(FormatError::Truncated { what: input.what() });
+    }
+    input.spend_pages(total)?;
+    let mut left = total as usize;
+    let mut pages = Natural::from(start, zeros);
+    let mut frames = Vec::with_capacity(count);
+    let mut spans = Spans::begin(input, contiguous)?;
+    for _ in 0..count {
+        let span = spans.next(input)?;
+        let len = left.min(FRAME_PAGES_MAX);
+        let mut held = Vec::with_capacity(len);
+        held.extend(pages.by_ref().take(len));
+        if held.len() < len {
+            return Err(input.invalid("pages beyond 64 bits"));
+        }
+        frames.push(FrameEntry { span, pages: held });
+        left -= len;
+    }
+    Ok(frames)
+}
+
+fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>, FormatError> {
+    let count = input.count(3, PAGES_MAX as usize)?;
+    let mut frames = Vec::with_capacity(count);
+    if count == 0 {
+        return Ok(frames);
+    }
+    let mut spans = Spans::begin(input, contiguous)?;
+    let mut last = 0u64;
+    for _ in 0..count {
+        let span = spans.next(input)?;
+        let len = usize::from(input.u8()?);
+        if len > FRAME_PAGES_MAX {
+            return Err(input.invalid(format!("a frame of {len} pages")));
+        }
+        input.spend_pages(len as u64)?;
+        let mut pages = Vec::with_capacity(len);
+        for slot in 0..len {
+            let number = if slot == 0 {
+                Some(last.wrapping_add(input.zigzag()? as u64))
+            } else {
+                input.varint()?.checked_add(1).and_then(|step| last.checked_add(step))
+            };
+            let page = number.and_then(PageNo::new).ok_or_else(|| input.invalid("a page beyond 64 bits, or page 0"))?;
+            last = page.get();
+            pages.push(page);
+        }
+        frames.push(FrameEntry { span, pages });
+    }
+    Ok(frames)
+}
+
+/// Reads where frames lie, one after another.
+struct Spans {
+    contiguous: bool,
+    end: u64,
+}
+
+impl Spans {
+    fn begin(input: &mut In<'_>, contiguous: bool) -> Result<Self, FormatError> {
+        Ok(Self { contiguous, end: input.varint()? })
+    }
+
+    #[inline]
+    fn next(&mut self, input: &mut In<'_>) -> Result<ByteSpan, FormatError> {
+        let gap = if self.contiguous { 0 } else { input.varint()? };
+        let len = input.varint()?;
+        let offset = self.end.checked_add(gap);
+        let end = offset.and_then(|offset| offset.checked_add(len));
+        let (Some(offset), Some(end)) = (offset, end) else { return Err(input.invalid("a frame beyond 64 bits")) };
+        self.end = end;
+        Ok(ByteSpan { offset, len })
+    }
+}
+
+/// Ascending pages as runs: pages left out, then pages that follow one another.
+fn put_runs(out: &mut Out, pages: &[PageNo]) {
+    let runs = || pages.chunk_by(|a, b| a.next() == *b && a != b);
+    out.count("zero pages: runs", runs().count());
+    let mut end = 0u64;
+    for run in runs() {
+        let (first, len) = (run[0].get(), run.len() as u64);
+        // Runs after the first lie at least one page apart, or they would be one.
+        let apart = u64::from(end != 0);
+        out.varint("zero pages: left out before the run", first - end - 1 - apart);
+        out.varint("zero pages: in the run, less one", len - 1);
+        end = first + (len - 1);
+    }
+}
+
+fn get_runs(input: &mut In<'_>) -> Result<Vec<PageNo>, FormatError> {
+    let runs = input.count(2, PAGES_MAX as usize)?;
+    let mut pages = Vec::new();
+    let mut end = 0u64;
+    for _ in 0..runs {
+        let apart = u64::from(end != 0);
+        let left_out = input.varint()?;
+        let more = input.varint()?;
+        if pages.len() as u64 + more >= PAGES_MAX {
+            return Err(FormatError::TooLarge { what: input.what(), len: more, max: PAGES_MAX });
+        }
+        input.spend_pages(more + 1)?;
+        let first = end.checked_add(1 + apart).and_then(|page| page.checked_add(left_out));
+        let last = first.and_then(|first| first.checked_add(more));
+        let (Some(first), Some(last)) = (first, last) else { return Err(input.invalid("a page beyond 64 bits")) };
+        pages.extend((first..=last).filter_map(PageNo::new));
+        end = last;
+    }
+    Ok(pages)
+}
