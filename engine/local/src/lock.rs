@@ -1,0 +1,161 @@
+//! Who is a store's worker (rule P12): the one who holds `worker.lock`.
+//!
+//! The lock is `flock`'s, which belongs to the open file and not to the process: a second one in the same process is
+//! refused like any other, closing some other descriptor of the file lets nothing go, and the kernel lets it go when its
+//! holder dies. Safety never rests on it (that is the remote log's, rule P3); it only keeps two workers from doing the
+//! same work.
+
+use crate::durable::create_dirs;
+use crate::error::{LocalError, on};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Held as long as this lives. A forked child's copy keeps it held too: make workers after forking, not before.
+#[derive(Debug)]
+pub struct WorkerLock {
+    path: PathBuf,
+    file: File,
+}
+
+impl WorkerLock {
+    /// Takes the lock, or says who has it.
+    pub(crate) fn take(mut path: PathBuf) -> Result<Self, LocalError> {
+        create_dirs(crate::durable::parent(&path))?;
+        loop {
+            let file = open(&path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => {}
+                Err(Errno::WOULDBLOCK) => return Err(LocalError::Busy { holder: holder(file), path }),
+                Err(error) => return Err(on("lock", &path)(error)),
+            }
+            let mut lock = Self { path, file };
+            if lock.is_at_its_place()? {
+                lock.sign()?;
+                return Ok(lock);
+            }
+            // Between open and lock someone removed the file: a lock on what nobody can find elects nobody.
+            path = lock.path;
+        }
+    }
+
+    /// Whether the file this lock is on is still the one that others find. False after someone removed it: stop working,
+    /// another may have been elected.
+    pub fn is_at_its_place(&self) -> Result<bool, LocalError> {
+        let held = self.file.metadata().map_err(on("look at", &self.path))?;
+        match std::fs::metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == (held.dev(), held.ino())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(on("look at", &self.path)(error)),
+        }
+    }
+
+    /// Writes who holds it, for those who are refused. Need not be durable: the lock itself is not.
+    fn sign(&mut self) -> Result<(), LocalError> {
+        let text = format!("process {}\n", std::process::id());
+        let sign = |file: &mut File| {
+            file.set_len(0)?;
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(text.as_bytes())
+        };
+        sign(&mut self.file).map_err(on("write", &self.path))
+    }
+}
+
+fn open(path: &Path) -> Result<File, LocalError> {
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    options.map_err(on("open", path))
+}
+
+/// What the holder wrote; it may be just about to.
+fn holder(mut file: File) -> String {
+    let mut text = String::new();
+    let read = Read::by_ref(&mut file).take(100).read_to_string(&mut text);
+    match read {
+        Ok(_) if !text.trim().is_empty() => {
+            let own = text.trim() == format!("process {}", std::process::id());
+            format!("{}{}", text.trim(), if own { " (this one)" } else { "" })
+        }
+        _ => "a process that has not said its name".to_owned(),
+    }
+}
+
+/// A short lock around a change of a file that several processes write: waits a little, then says so.
+#[derive(Debug)]
+pub(crate) struct ChangeLock {
+    _file: File,
+}
+
+impl ChangeLock {
+    pub(crate) fn take(path: &Path) -> Result<Self, LocalError> {
+        const PAUSE_MS: u64 = 10;
+        const TRIES: u32 = 1000;
+        let file = open(path)?;
+        for _ in 0..TRIES {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                    std::thread::sleep(std::time::Duration::from_millis(PAUSE_MS));
+                }
+                Err(error) => return Err(on("lock", path)(error)),
+            }
+        }
+        Err(LocalError::Busy { path: path.into(), holder: "another process, for longer than a change takes".into() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p12_the_lock_is_granted_once_even_inside_one_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        let held = WorkerLock::take(path.clone()).unwrap();
+        let refused = WorkerLock::take(path.clone()).unwrap_err();
+        assert!(matches!(&refused, LocalError::Busy { holder, .. } if holder.contains("this one")), "{refused:?}");
+        assert!(refused.to_string().contains(&std::process::id().to_string()));
+        // POSIX locks vanish when any descriptor of the file is closed: ours does not.
+        drop(File::open(&path).unwrap());
+        assert!(WorkerLock::take(path.clone()).is_err());
+        drop(held);
+        WorkerLock::take(path).unwrap();
+    }
+
+    #[test]
+    fn p12_a_lock_whose_file_was_removed_knows_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        let held = WorkerLock::take(path.clone()).unwrap();
+        assert!(held.is_at_its_place().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(!held.is_at_its_place().unwrap());
+        let _other = WorkerLock::take(path).unwrap();
+        assert!(!held.is_at_its_place().unwrap());
+    }
+
+    #[test]
+    fn of_racing_threads_one_is_elected() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        for _ in 0..20 {
+            let barrier = std::sync::Barrier::new(8);
+            let elected: Vec<_> = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..8)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            barrier.wait();
+                            WorkerLock::take(path.clone()).ok()
+                        })
+                    })
+                    .collect();
+                threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            });
+            assert_eq!(elected.len(), 1);
+        }
+    }
+}
