@@ -1,1 +1,3 @@
+//! The door `littoral`.
+
 fn main() {}

@@ -6,7 +6,7 @@ use littoral_types::{PageCount, PageNo, PageSize};
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The file is not a SQLite database, or is encrypted. Nothing was read.
-    #[error("not a SQLite database: {0}")]
+    #[error("not a SQLite database, or encrypted: {0}")]
     NotADatabase(String),
     /// SQLite says that the database is damaged. Publishing it would replace a good copy by a bad one.
     #[error("the database is corrupt: {0}")]
