@@ -57,6 +57,30 @@ pub fn parse_page_delta(key: &[u8]) -> Result<(VolumeId, PageNo, DeltaId), Forma
     Ok((volume, PageNo::new(page).ok_or_else(|| invalid("page 0"))?, DeltaId(u64::MAX - delta)))
 }
 
+/// A version of a chunk (a delta, or `None` for the base) by the last page that is alive in it: 41 bytes, so that a cut
+/// finds what reaches beyond it. `u64::MAX` for one that every cut must look at.
+pub fn life_end(volume: &VolumeId, last_live: u64, chunk: ChunkId, version: Option<DeltaId>) -> [u8; 41] {
+    let mut key = [0; 41];
+    key[..32].copy_from_slice(&twice_numbered(volume, last_live, chunk.0));
+    key[32] = u8::from(version.is_some());
+    key[33..].copy_from_slice(&version.map_or(0, |delta| delta.0).to_be_bytes());
+    key
+}
+
+/// Reads [`life_end`].
+pub fn parse_life_end(key: &[u8]) -> Result<(VolumeId, u64, ChunkId, Option<DeltaId>), FormatError> {
+    let key = fixed::<41>(key)?;
+    let (front, version) = key.split_at(32);
+    let (volume, last_live, chunk) = parse_twice_numbered(front)?;
+    let delta = DeltaId(u64::from_be_bytes(fixed(&version[1..])?));
+    let version = match (version[0], delta) {
+        (0, DeltaId(0)) => None,
+        (1, delta) => Some(delta),
+        _ => return Err(invalid("neither a base nor a delta")),
+    };
+    Ok((volume, last_live, ChunkId(chunk), version))
+}
+
 /// A group of a volume's identities ([`super::identities::place`]): 24 bytes.
 pub fn group(volume: &VolumeId, group: u64) -> [u8; 24] {
     numbered(volume, group)
@@ -135,4 +159,29 @@ fn parse_twice_numbered(key: &[u8]) -> Result<(VolumeId, u64, u64), FormatError>
     let (front, second) = key.split_at(24);
     let (volume, first) = parse_numbered(front)?;
     Ok((volume, first, u64::from_be_bytes(fixed(second)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_of_life_sort_by_page_and_read_back() {
+        let volume = VolumeId([7; 16]);
+        let ends = [
+            (5, ChunkId(9), Some(DeltaId(u64::MAX))),
+            (6, ChunkId(1), None),
+            (6, ChunkId(1), Some(DeltaId(0))),
+            (u64::from(u32::MAX) + 1, ChunkId(0), Some(DeltaId(3))),
+            (u64::MAX, ChunkId(u64::MAX), Some(DeltaId(u64::MAX))),
+        ];
+        let keys = ends.map(|(page, chunk, version)| life_end(&volume, page, chunk, version));
+        assert!(keys.is_sorted());
+        for (key, (page, chunk, version)) in keys.iter().zip(ends) {
+            assert_eq!(parse_life_end(key), Ok((volume, page, chunk, version)));
+        }
+        let mut neither = keys[0];
+        neither[32] = 2;
+        assert!(parse_life_end(&neither).is_err() && parse_life_end(&keys[0][..40]).is_err());
+    }
 }
