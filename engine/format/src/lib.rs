@@ -24,6 +24,7 @@ mod table;
 mod wire;
 
 pub mod blob;
+#[cfg(any(test, feature = "fuzz"))]
 pub mod entry;
 pub mod hash;
 pub mod head;
@@ -36,6 +37,8 @@ pub mod rows;
 pub mod shard;
 pub mod snapshot;
 
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod trace;
 

@@ -137,12 +137,17 @@ impl Spell for Delta {
     }
 }
 
+/// Zero pages of all versions of one chunk: each page of the largest chunk 32 times.
+const ROW_ZEROS_MAX: u64 = 32 * crate::table::PAGES_MAX;
+
 impl Spell for ChunkRow {
     fn put(&self, out: &mut Out) {
         out.varint("row: chunk", self.chunk.0);
         out.optional("row: has a base", self.base.as_ref(), |out, base| base.put(out));
         out.limit(self.deltas.len(), DELTAS_PER_CHUNK_MAX);
         out.count("row: deltas", self.deltas.len());
+        let tables = self.base.iter().map(|base| &base.table).chain(self.deltas.iter().map(|delta| &delta.table));
+        out.limit(tables.map(|table| table.zeros.len()).sum(), ROW_ZEROS_MAX as usize);
         if !deltas_ascend(&self.deltas) {
             out.refuse("deltas that do not ascend");
         }
@@ -150,11 +155,13 @@ impl Spell for ChunkRow {
     }
 
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
-        let row = Self {
-            chunk: ChunkId(input.varint()?),
-            base: input.optional(Base::get)?,
-            deltas: input.list(DELTA_LEN_MIN, DELTAS_PER_CHUNK_MAX, Delta::get)?,
-        };
+        let row = input.within_zeros(ROW_ZEROS_MAX, |input| {
+            Ok(Self {
+                chunk: ChunkId(input.varint()?),
+                base: input.optional(Base::get)?,
+                deltas: input.list(DELTA_LEN_MIN, DELTAS_PER_CHUNK_MAX, Delta::get)?,
+            })
+        })?;
         if deltas_ascend(&row.deltas) { Ok(row) } else { Err(input.invalid("deltas that do not ascend")) }
     }
 }

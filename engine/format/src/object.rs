@@ -45,6 +45,9 @@ pub(crate) fn unwrap(kind: &Kind, bytes: &[u8]) -> Result<Vec<u8>, FormatError> 
     input.magic(kind.magic)?;
     input.version(kind.version)?;
     let codec = codec::get(&mut input)?;
+    if codec != Compression::None && codec != kind.compression {
+        return Err(input.invalid("a codec that it is never written with"));
+    }
     let sealed = seal::get(&mut input)?;
     let raw_len = input.u64()?;
     let stored_len = input.u64()?;

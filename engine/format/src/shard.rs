@@ -30,6 +30,10 @@ pub fn encode(shard: u64, rows: &[ChunkRow]) -> Result<(Vec<u8>, RowLengths), Fo
         behind.extend_from_slice(&bytes);
     }
     let mut out = Out::new(WHAT, HEADER_BYTES as usize + behind.len());
+    let tables = rows
+        .iter()
+        .flat_map(|row| row.base.iter().map(|base| &base.table).chain(row.deltas.iter().map(|delta| &delta.table)));
+    tables.for_each(|table| out.spend_zeros(table.zeros.len()));
     if !rows_fit(shard, rows.iter().map(|row| row.chunk)) {
         out.refuse("rows that do not ascend or belong to another shard");
     }

@@ -121,6 +121,7 @@ impl Spell for FrameTable {
         let contiguous = is_contiguous(self);
         let flags = if natural { NATURAL } else { 0 } | if contiguous { CONTIGUOUS } else { 0 };
         out.u8("table: flags (1 natural order, 2 contiguous)", flags);
+        out.spend_zeros(self.zeros.len());
         put_runs(out, &self.zeros);
         if natural {
             let total = self.frames.iter().map(|entry| entry.pages.len()).sum();
@@ -134,7 +135,7 @@ impl Spell for FrameTable {
         let mut end = first.span.offset;
         let mut last = 0u64;
         for FrameEntry { span, pages } in &self.frames {
-            if !contiguous {
+            if !contiguous && span.offset != first.span.offset {
                 out.varint("frame: gap before", span.offset - end);
             }
             out.varint("frame: stored bytes", span.len);
@@ -185,7 +186,6 @@ fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result
     if count > input.left() {
         return Err(FormatError::Truncated { what: input.what() });
     }
-    input.spend_pages(total)?;
     let mut left = total as usize;
     let mut pages = Natural::from(start, zeros);
     let mut frames = Vec::with_capacity(count);
@@ -205,6 +205,7 @@ fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result
 }
 
 fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>, FormatError> {
+    // Stored bytes, number of pages, and at least one page each.
     let count = input.count(3, PAGES_MAX as usize)?;
     let mut frames = Vec::with_capacity(count);
     if count == 0 {
@@ -218,7 +219,6 @@ fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>,
         if len > FRAME_PAGES_MAX {
             return Err(input.invalid(format!("a frame of {len} pages")));
         }
-        input.spend_pages(len as u64)?;
         let mut pages = Vec::with_capacity(len);
         for slot in 0..len {
             let number = if slot == 0 {
@@ -237,18 +237,20 @@ fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>,
 
 /// Reads where frames lie, one after another.
 struct Spans {
-    contiguous: bool,
+    gaps: bool,
     end: u64,
+    first: bool,
 }
 
 impl Spans {
     fn begin(input: &mut In<'_>, contiguous: bool) -> Result<Self, FormatError> {
-        Ok(Self { contiguous, end: input.varint()? })
+        Ok(Self { gaps: !contiguous, end: input.varint()?, first: true })
     }
 
     #[inline]
     fn next(&mut self, input: &mut In<'_>) -> Result<ByteSpan, FormatError> {
-        let gap = if self.contiguous { 0 } else { input.varint()? };
+        let gap = if self.gaps && !self.first { input.varint()? } else { 0 };
+        self.first = false;
         let len = input.varint()?;
         let offset = self.end.checked_add(gap);
         let end = offset.and_then(|offset| offset.checked_add(len));
@@ -281,10 +283,10 @@ fn get_runs(input: &mut In<'_>) -> Result<Vec<PageNo>, FormatError> {
         let apart = u64::from(end != 0);
         let left_out = input.varint()?;
         let more = input.varint()?;
-        if pages.len() as u64 + more >= PAGES_MAX {
+        if more >= PAGES_MAX - pages.len() as u64 {
             return Err(FormatError::TooLarge { what: input.what(), len: more, max: PAGES_MAX });
         }
-        input.spend_pages(more + 1)?;
+        input.spend_zeros(more + 1)?;
         let first = end.checked_add(1 + apart).and_then(|page| page.checked_add(left_out));
         let last = first.and_then(|first| first.checked_add(more));
         let (Some(first), Some(last)) = (first, last) else { return Err(input.invalid("a page beyond 64 bits")) };

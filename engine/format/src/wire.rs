@@ -10,6 +10,10 @@ use littoral_types::{PageNo, PageSize};
 /// Bytes of a CRC64-NVME.
 pub(crate) const CRC_LEN: usize = 8;
 
+/// Zero pages of everything that is read or written at once. Few bytes stand for many of them, so that the bytes alone do not
+/// bound the memory; everything else takes room in proportion to its bytes.
+pub(crate) const ZEROS_MAX: u64 = 1 << 27;
+
 /// Something that is spelled inside larger things.
 pub(crate) trait Spell: Sized {
     /// Appends it.
@@ -28,6 +32,7 @@ pub(crate) struct Out {
     what: &'static str,
     bytes: Vec<u8>,
     refused: Option<FormatError>,
+    zeros: u64,
     #[cfg(test)]
     fields: Vec<(&'static str, usize)>,
 }
@@ -38,6 +43,7 @@ impl Out {
             what,
             bytes: Vec::with_capacity(capacity),
             refused: None,
+            zeros: 0,
             #[cfg(test)]
             fields: Vec::new(),
         }
@@ -76,6 +82,12 @@ impl Out {
             let what = self.what;
             self.fail(FormatError::TooLarge { what, len: len as u64, max: max as u64 });
         }
+    }
+
+    /// Zero pages were written.
+    pub(crate) fn spend_zeros(&mut self, pages: usize) {
+        self.zeros = self.zeros.saturating_add(pages as u64);
+        self.limit(usize::try_from(self.zeros).unwrap_or(usize::MAX), ZEROS_MAX as usize);
     }
 
     #[inline]
@@ -164,19 +176,12 @@ impl Out {
 pub(crate) struct In<'a> {
     what: &'static str,
     left: &'a [u8],
-    pages: u64,
+    zeros: u64,
 }
-
-/// Page numbers that decoding may spell out whatever the input's length, and for each byte of it: a short run of zero
-/// pages stands for many numbers, so the bytes alone do not bound the memory.
-const PAGES_FREE: u64 = 1 << 22;
-const PAGES_PER_BYTE: u64 = 4096;
-const PAGES_MAX: u64 = 1 << 29;
 
 impl<'a> In<'a> {
     pub(crate) fn new(what: &'static str, bytes: &'a [u8]) -> Self {
-        let pages = (bytes.len() as u64).saturating_mul(PAGES_PER_BYTE).saturating_add(PAGES_FREE).min(PAGES_MAX);
-        Self { what, left: bytes, pages }
+        Self { what, left: bytes, zeros: ZEROS_MAX }
     }
 
     /// Splits off and checks the CRC64-NVME at the end.
@@ -327,11 +332,25 @@ impl<'a> In<'a> {
         Ok(items)
     }
 
-    /// Page numbers are about to be spelled out.
-    pub(crate) fn spend_pages(&mut self, pages: u64) -> Result<(), FormatError> {
-        let left = self.pages.checked_sub(pages);
-        self.pages = left.ok_or(FormatError::TooLarge { what: self.what, len: pages, max: self.pages })?;
+    /// Numbers of zero pages are about to be spelled out.
+    pub(crate) fn spend_zeros(&mut self, pages: u64) -> Result<(), FormatError> {
+        let left = self.zeros.checked_sub(pages);
+        self.zeros = left.ok_or(FormatError::TooLarge { what: self.what, len: pages, max: self.zeros })?;
         Ok(())
+    }
+
+    /// Runs `get` with at most so many zero pages.
+    pub(crate) fn within_zeros<T>(
+        &mut self,
+        max: u64,
+        get: impl FnOnce(&mut Self) -> Result<T, FormatError>,
+    ) -> Result<T, FormatError> {
+        let inner = self.zeros.min(max);
+        let outer = self.zeros - inner;
+        self.zeros = inner;
+        let value = get(self)?;
+        self.zeros += outer;
+        Ok(value)
     }
 
     /// Refuses a newer layout; there is no older one yet.

@@ -1,0 +1,481 @@
+//! Any value of any kind, from a seed.
+
+use littoral_types::limits::FRAME_PAGES_MAX;
+use littoral_types::*;
+use std::collections::BTreeSet;
+
+/// SplitMix64: small, and the same on every machine.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(u64);
+
+impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.bits() % bound.max(1)
+    }
+
+    pub(super) fn yes(&mut self) -> bool {
+        self.below(2) == 0
+    }
+
+    /// Small ones, large ones, and the edges.
+    pub(super) fn number(&mut self) -> u64 {
+        match self.below(8) {
+            0 => 0,
+            1 => u64::MAX - self.below(3),
+            2 => self.bits(),
+            3 => 1 << self.below(64),
+            _ => self.below(100_000),
+        }
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.bits() as u8)
+    }
+
+    pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        let plain = self.yes();
+        (0..len).map(|at| if plain { b"the same again "[at % 15] } else { self.bits() as u8 }).collect()
+    }
+
+    pub(super) fn option<T>(&mut self, make: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        if self.yes() { Some(make(self)) } else { None }
+    }
+
+    pub(super) fn list<T>(&mut self, most: u64, mut make: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        (0..self.below(most + 1)).map(|_| make(self)).collect()
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+
+    fn text(&mut self) -> String {
+        let len = self.below(20);
+        (0..len).map(|_| self.pick(&['a', 'Z', '0', ' ', 'ü', '日', '/'])).collect()
+    }
+
+    fn name<T: std::str::FromStr<Err = NameError>>(&mut self) -> T {
+        let mut name = self.pick(&["a", "Z", "0", "_", "-"]).to_owned();
+        for _ in 0..self.below(12) {
+            name.push(self.pick(&['a', 'Z', '0', '_', '-', '.']));
+        }
+        name.parse().unwrap()
+    }
+
+    pub(super) fn volume_name(&mut self) -> VolumeName {
+        self.name()
+    }
+
+    pub(super) fn snapshot_name(&mut self) -> SnapshotName {
+        self.name()
+    }
+
+    pub(super) fn page_size(&mut self) -> PageSize {
+        PageSize::new(512 << self.below(8)).unwrap()
+    }
+
+    pub(super) fn page(&mut self) -> PageNo {
+        PageNo::new(self.number().max(1)).unwrap()
+    }
+
+    pub(super) fn identity(&mut self) -> PageIdentity {
+        PageIdentity(self.array())
+    }
+
+    pub(super) fn volume_id(&mut self) -> VolumeId {
+        VolumeId(self.array())
+    }
+
+    pub(super) fn blob_name(&mut self) -> BlobName {
+        BlobName { kind: self.pick(&BlobKind::ALL), hash: BlobHash(self.array()), birth: Seq(self.number()) }
+    }
+
+    pub(super) fn blob_ref(&mut self) -> BlobRef {
+        let home = if self.below(4) == 0 { Home::Other(self.name()) } else { Home::Own };
+        BlobRef { home, name: self.blob_name(), len: self.number() }
+    }
+
+    pub(super) fn span(&mut self) -> ChunkSpan {
+        let count = 1 + self.below(200);
+        let first = self.number().clamp(1, u64::MAX - count);
+        ChunkSpan { first: PageNo::new(first).unwrap(), count: PageCount(count) }
+    }
+
+    /// Any pages of a span, ascending, as runs and as scattered ones.
+    fn pages_of(&mut self, span: ChunkSpan) -> Vec<PageNo> {
+        let keep = 1 + self.below(4);
+        let mut pages: Vec<_> = span.pages().collect();
+        if self.yes() {
+            pages.retain(|_| self.below(4) < keep);
+        }
+        pages
+    }
+
+    pub(super) fn table(&mut self, span: ChunkSpan) -> FrameTable {
+        let mut zeros = BTreeSet::new();
+        let mut stored = Vec::new();
+        let few = self.below(10);
+        let mut run = false;
+        for page in self.pages_of(span) {
+            run = if self.below(10) == 0 { self.below(10) < few } else { run };
+            if run {
+                zeros.insert(page);
+            } else {
+                stored.push(page);
+            }
+        }
+        let natural = self.yes();
+        if !natural {
+            // Gathered in any order, as pages of one tree would be.
+            for at in (1..stored.len()).rev() {
+                let other = self.below(at as u64 + 1) as usize;
+                stored.swap(at, other);
+            }
+        }
+        let contiguous = self.yes();
+        let mut offset = self.below(1 << 40);
+        let mut frames = Vec::new();
+        while !stored.is_empty() {
+            let most = if natural { FRAME_PAGES_MAX } else { 1 + self.below(FRAME_PAGES_MAX as u64) as usize };
+            let mut pages: Vec<_> = stored.drain(..most.min(stored.len())).collect();
+            pages.sort_unstable();
+            if !contiguous {
+                offset += self.below(1000);
+            }
+            let len = 1 + self.below(pages.len() as u64 * 4096);
+            frames.push(FrameEntry { span: ByteSpan { offset, len }, pages });
+            offset += len;
+        }
+        FrameTable { frames, zeros: zeros.into_iter().collect() }
+    }
+
+    pub(super) fn base(&mut self) -> Base {
+        let span = self.span();
+        Base {
+            generation: Generation(self.number()),
+            blob: self.blob_ref(),
+            span,
+            last_live: self.page(),
+            table: self.table(span),
+        }
+    }
+
+    pub(super) fn delta(&mut self) -> Delta {
+        let span = self.span();
+        Delta { id: DeltaId(self.number()), blob: self.blob_ref(), last_live: self.page(), table: self.table(span) }
+    }
+
+    pub(super) fn row(&mut self, chunk: ChunkId) -> ChunkRow {
+        let mut deltas = self.list(4, Self::delta);
+        deltas.sort_by_key(|delta| delta.id);
+        deltas.dedup_by_key(|delta| delta.id);
+        ChunkRow { chunk, base: self.option(Self::base), deltas }
+    }
+
+    pub(super) fn op(&mut self) -> ManifestOp {
+        let chunk = ChunkId(self.number());
+        match self.below(5) {
+            0 => ManifestOp::Reshape { page_size: self.page_size() },
+            1 => ManifestOp::Resize { page_count: PageCount(self.number()) },
+            2 => ManifestOp::PutBase { chunk, base: self.base() },
+            3 => ManifestOp::PutDelta { chunk, delta: self.delta() },
+            _ => ManifestOp::ReplaceDeltas {
+                chunk,
+                replaced: self.list(4, |chance| DeltaId(chance.number())),
+                delta: self.option(Self::delta),
+            },
+        }
+    }
+
+    fn ops(&mut self) -> Vec<ManifestOp> {
+        self.list(4, Self::op)
+    }
+
+    fn owner(&mut self) -> Owner {
+        Owner { store: StoreId(self.array()), label: self.text() }
+    }
+
+    pub(super) fn meta(&mut self) -> VolumeMeta {
+        VolumeMeta {
+            id: self.volume_id(),
+            name: self.name(),
+            kind: self.pick(&[VolumeKind::Database, VolumeKind::Log]),
+            identity_key: IdentityKey(self.array()),
+            created_ms: self.number(),
+        }
+    }
+
+    fn schema(&mut self) -> SchemaSummary {
+        SchemaSummary {
+            cookie: self.bits() as u32,
+            user_version: self.bits() as u32,
+            application_id: self.bits() as u32,
+            encoding: self.below(4) as u32,
+            journal: self.pick(&[JournalMode::Rollback, JournalMode::Wal]),
+        }
+    }
+
+    fn figures(&mut self) -> VolumeFigures {
+        VolumeFigures {
+            generation: Generation(self.number()),
+            page_size: self.option(Self::page_size),
+            page_count: PageCount(self.number()),
+        }
+    }
+
+    fn added(&mut self) -> FooterFigures {
+        FooterFigures { pages: self.number(), bytes: self.number() }
+    }
+
+    fn lsns(&mut self) -> LsnRange {
+        let last = self.number();
+        if self.yes() {
+            return LsnRange::empty_after(Lsn(last));
+        }
+        LsnRange { first: Lsn(last.saturating_sub(self.below(5))), last: Lsn(last) }
+    }
+
+    fn session(&mut self) -> (String, u64) {
+        (self.text(), self.number())
+    }
+
+    fn segment(&mut self) -> Segment {
+        let page_size = PageSize::new(512 << self.below(3)).unwrap();
+        let mut lsn = self.below(1000);
+        let commits = self.list(4, |chance| {
+            lsn += 1 + chance.below(3);
+            Commit {
+                lsn: Lsn(lsn),
+                time_ms: chance.number(),
+                page_count: PageCount(chance.number()),
+                session: chance.option(Self::session),
+            }
+        });
+        let wal = self.option(|chance| WalMark {
+            salts: [chance.bits() as u32, chance.bits() as u32],
+            frame: chance.number(),
+            checksum: [chance.bits() as u32, chance.bits() as u32],
+        });
+        let span = self.span();
+        let pages = self.pages_of(span).into_iter().take(8);
+        let pages = pages
+            .map(|page| {
+                let image = match self.below(3) {
+                    0 => PageImage::Zero,
+                    1 => PageImage::Full(self.bytes(page_size.len())),
+                    _ => {
+                        let len = self.below(100) as usize;
+                        PageImage::Patch {
+                            base: Lsn(self.number()),
+                            base_identity: self.identity(),
+                            patch: self.bytes(len),
+                        }
+                    }
+                };
+                SegmentPage { page, image }
+            })
+            .collect();
+        Segment { page_size, commits, wal, pages }
+    }
+
+    fn summary(&mut self) -> RecordSummary {
+        RecordSummary {
+            seq: Seq(self.number()),
+            kind: self.pick(&RecordKind::ALL),
+            hash: RecordHash(self.array()),
+            epoch: Epoch(self.number()),
+            lsns: self.lsns(),
+            time_ms: self.number(),
+            page_count: PageCount(self.number()),
+            added: self.added(),
+        }
+    }
+
+    pub(super) fn body(&mut self, kind: RecordKind) -> RecordBody {
+        match kind {
+            RecordKind::Claim => RecordBody::Claim(Claim {
+                owner: self.owner(),
+                takes_over: self.option(|chance| Epoch(chance.number())),
+                volume: self.meta(),
+            }),
+            RecordKind::Release => RecordBody::Release(Release { owner: self.owner() }),
+            RecordKind::Segment => RecordBody::Segment(self.segment()),
+            RecordKind::Checkpoint => RecordBody::Checkpoint(Checkpoint {
+                ops: self.ops(),
+                schema: self.option(Self::schema),
+                sessions: self.list(3, Self::session),
+            }),
+            RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: self.ops() }),
+            RecordKind::Index => RecordBody::Index(Index {
+                after: Seq(self.number()),
+                previous: self.option(|chance| RecordHash(chance.array())),
+                ops: self.ops(),
+                recent: self.list(4, Self::summary),
+                schema: self.option(Self::schema),
+                owner: self.option(Self::owner),
+                floor: Seq(self.number()),
+            }),
+            RecordKind::Prune => RecordBody::Prune(Prune {
+                floor: Seq(self.number()),
+                blobs: self.list(4, Self::blob_name),
+                snapshots: self.list(4, |chance| Seq(chance.number())),
+            }),
+        }
+    }
+
+    pub(super) fn record(&mut self, kind: RecordKind) -> Record {
+        let header = RecordHeader {
+            volume: self.volume_id(),
+            seq: Seq(self.number().max(1)),
+            epoch: Epoch(self.number()),
+            incarnation: Incarnation(self.array()),
+            previous: RecordHash(self.array()),
+            lsns: self.lsns(),
+            time_ms: self.number(),
+            snapshot: Seq(self.number()),
+            figures: self.figures(),
+            added: self.added(),
+        };
+        Record { header, body: self.body(kind) }
+    }
+
+    fn shard_ref(&mut self, shard: u64) -> ShardRef {
+        let mut chunk = shard * 1024;
+        let mut rows = Vec::new();
+        loop {
+            chunk += self.below(100);
+            if chunk / 1024 != shard {
+                break;
+            }
+            rows.push((ChunkId(chunk), self.bits() as u32));
+            chunk += 1;
+        }
+        ShardRef { shard, blob: self.blob_ref(), rows }
+    }
+
+    pub(super) fn snapshot(&mut self) -> Snapshot {
+        let figures = self.figures();
+        let mut shard = 0;
+        let shards = self.list(3, |chance| {
+            shard += 1 + chance.below(1 << 20);
+            chance.shard_ref(shard)
+        });
+        let skeleton = match figures.page_size {
+            Some(size) => {
+                let span = self.span();
+                let pages = self.pages_of(span).into_iter().take(4);
+                let pages = pages.map(|page| SkeletonPage { page, image: self.bytes(size.len()) }).collect();
+                Skeleton { pages }
+            }
+            None => Skeleton::default(),
+        };
+        Snapshot {
+            volume: self.meta(),
+            seq: Seq(self.number()),
+            record: RecordHash(self.array()),
+            epoch: Epoch(self.number()),
+            incarnation: Incarnation(self.array()),
+            lsn: Lsn(self.number()),
+            time_ms: self.number(),
+            figures,
+            schema: self.option(Self::schema),
+            owner: self.option(Self::owner),
+            floor: Seq(self.number()),
+            shards,
+            skeleton,
+        }
+    }
+
+    pub(super) fn head(&mut self) -> Head {
+        Head {
+            volume: self.volume_id(),
+            epoch: Epoch(self.number()),
+            seq: Seq(self.number()),
+            snapshot: SnapshotRef { seq: Seq(self.number()), record: RecordHash(self.array()) },
+            inline: self.option(|chance| Box::new(chance.snapshot())),
+        }
+    }
+
+    pub(super) fn pin(&mut self) -> Pin {
+        Pin {
+            id: PinId(self.array()),
+            volume: self.volume_id(),
+            seq: Seq(self.number()),
+            record: RecordHash(self.array()),
+            lsn: Lsn(self.number()),
+            purpose: match self.below(4) {
+                0 => PinPurpose::Snapshot(self.name()),
+                1 => PinPurpose::Restore,
+                2 => PinPurpose::Reader,
+                _ => PinPurpose::Fork(self.name()),
+            },
+            holder: self.text(),
+            created_ms: self.number(),
+            expires_ms: self.option(Self::number),
+        }
+    }
+
+    pub(super) fn volume_row(&mut self) -> VolumeRow {
+        VolumeRow {
+            meta: self.meta(),
+            tail: TailRow {
+                seq: Seq(self.number()),
+                hash: RecordHash(self.array()),
+                epoch: Epoch(self.number()),
+                incarnation: Incarnation(self.array()),
+                owner: self.option(Self::owner),
+                lsn: Lsn(self.number()),
+                time_ms: self.number(),
+                figures: self.figures(),
+                schema: self.option(Self::schema),
+                snapshot: Seq(self.number()),
+                index: self.option(|chance| (Seq(chance.number()), RecordHash(chance.array()))),
+                floor: Seq(self.number()),
+                seen_ms: self.number(),
+            },
+            fenced: self.option(|chance| (Epoch(chance.number()), chance.owner())),
+        }
+    }
+
+    pub(super) fn change(&mut self) -> Change {
+        Change {
+            change: ChangeSeq(self.number()),
+            volume: self.volume_id(),
+            after: Seq(self.number()),
+            records: self.list(4, Self::summary),
+            ops: self.ops(),
+        }
+    }
+
+    pub(super) fn intent(&mut self) -> Intent {
+        let span = self.span();
+        let pages = self.pages_of(span);
+        let len = self.below(2000) as usize;
+        Intent {
+            seq: Seq(self.number()),
+            record: self.bytes(len),
+            body: self.option(|chance| (chance.blob_name(), chance.number())),
+            identities: pages.into_iter().map(|page| (page, self.identity())).collect(),
+        }
+    }
+
+    pub(super) fn staged(&mut self) -> StagedBlob {
+        StagedBlob { input: self.array(), blob: self.blob_ref(), uploaded: self.yes() }
+    }
+
+    pub(super) fn identities(&mut self) -> Vec<Option<PageIdentity>> {
+        (0..64).map(|_| self.option(Self::identity)).collect()
+    }
+}
