@@ -239,6 +239,11 @@ fn run_keys(bytes: &[u8]) {
     only(bytes, |(volume, chunk, delta)| Ok(keys::delta(volume, *chunk, *delta).to_vec()), keys::parse_delta);
     only(bytes, |(volume, page)| Ok(keys::page(volume, *page).to_vec()), keys::parse_page);
     only(bytes, |(volume, page, delta)| Ok(keys::page_delta(volume, *page, *delta).to_vec()), keys::parse_page_delta);
+    only(
+        bytes,
+        |(volume, last, chunk, version)| Ok(keys::life_end(volume, *last, *chunk, *version).to_vec()),
+        keys::parse_life_end,
+    );
     only(bytes, |(volume, group)| Ok(keys::group(volume, *group).to_vec()), keys::parse_group);
     only(bytes, |(volume, input)| Ok(keys::staged(volume, input).to_vec()), keys::parse_staged);
     only(bytes, |change| Ok(keys::change(*change).to_vec()), keys::parse_change);

@@ -40,7 +40,8 @@ pub(crate) fn encode(
         }
         raw.extend_from_slice(page);
     }
-    let mut head = Out::new(WHAT, raw.len() + 256);
+    // What a codec may need when nothing gets smaller, so that the frame is not moved.
+    let mut head = Out::new(WHAT, raw.len() + raw.len() / 8 + 512);
     head.u16("schema version", VERSION);
     // The codec is known once the payload is: its place is kept.
     let codec_at = head.len();

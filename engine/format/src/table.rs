@@ -43,13 +43,13 @@ impl Iterator for Natural<'_> {
     }
 }
 
-/// Of a table that keeps the rules of [`check`].
+/// Of a table whose frames hold pages and whose zero pages ascend. What is natural has each page once, in order.
 fn is_natural(table: &FrameTable) -> bool {
     let Some((_, full)) = table.frames.split_last() else { return false };
     let stored = || table.frames.iter().flat_map(|entry| entry.pages.iter().copied());
     let Some(start) = stored().next() else { return false };
-    full.iter().all(|entry| entry.pages.len() == FRAME_PAGES_MAX)
-        && Natural::from(start, &table.zeros).zip(stored()).all(|(expected, page)| expected == page)
+    let mut expected = Natural::from(start, &table.zeros);
+    full.iter().all(|entry| entry.pages.len() == FRAME_PAGES_MAX) && stored().all(|page| expected.next() == Some(page))
 }
 
 fn is_contiguous(table: &FrameTable) -> bool {
@@ -60,8 +60,21 @@ fn ascending(pages: &[PageNo]) -> bool {
     pages.windows(2).all(|pair| pair[0] < pair[1])
 }
 
-/// What every table keeps to, read or written; the words say which rule it breaks.
-pub(crate) fn check(table: &FrameTable) -> Result<(), &'static str> {
+/// What every table keeps to, read or written; the words say which rule it breaks. Whether it is natural.
+pub(crate) fn check(table: &FrameTable) -> Result<bool, &'static str> {
+    check_spans(table)?;
+    // The usual order needs no look at each page.
+    let natural = is_natural(table);
+    if !natural && !table.frames.iter().all(|entry| ascending(&entry.pages)) {
+        return Err("a frame whose pages do not ascend");
+    }
+    if !natural && !each_page_once(table) {
+        return Err("a page in two places");
+    }
+    Ok(natural)
+}
+
+fn check_spans(table: &FrameTable) -> Result<(), &'static str> {
     if table.page_total() > PAGES_MAX {
         return Err("a frame table with more pages than a chunk has");
     }
@@ -69,9 +82,6 @@ pub(crate) fn check(table: &FrameTable) -> Result<(), &'static str> {
     for FrameEntry { span, pages } in &table.frames {
         if pages.is_empty() || pages.len() > FRAME_PAGES_MAX {
             return Err("a frame without pages, or with more than sixteen");
-        }
-        if !ascending(pages) {
-            return Err("a frame whose pages do not ascend");
         }
         if span.len == 0 || span.len > FRAME_BYTES_MAX {
             return Err("a frame of no bytes, or of more than any frame has");
@@ -81,13 +91,7 @@ pub(crate) fn check(table: &FrameTable) -> Result<(), &'static str> {
         }
         end = span.end().ok_or("a frame beyond 64 bits")?;
     }
-    if !ascending(&table.zeros) {
-        return Err("zero pages that do not ascend");
-    }
-    if !each_page_once(table) {
-        return Err("a page in two places");
-    }
-    Ok(())
+    if ascending(&table.zeros) { Ok(()) } else { Err("zero pages that do not ascend") }
 }
 
 fn each_page_once(table: &FrameTable) -> bool {
@@ -114,10 +118,10 @@ fn each_page_once(table: &FrameTable) -> bool {
 
 impl Spell for FrameTable {
     fn put(&self, out: &mut Out) {
-        if let Err(detail) = check(self) {
-            return out.refuse(detail);
-        }
-        let natural = is_natural(self);
+        let natural = match check(self) {
+            Ok(natural) => natural,
+            Err(detail) => return out.refuse(detail),
+        };
         let contiguous = is_contiguous(self);
         let flags = if natural { NATURAL } else { 0 } | if contiguous { CONTIGUOUS } else { 0 };
         out.u8("table: flags (1 natural order, 2 contiguous)", flags);
@@ -164,9 +168,11 @@ impl Spell for FrameTable {
         let zeros = get_runs(input)?;
         let frames = if natural { get_natural(input, contiguous, &zeros)? } else { get_gathered(input, contiguous)? };
         let table = FrameTable { frames, zeros };
-        check(&table).map_err(|detail| input.invalid(detail))?;
+        // Pages in natural order were counted, not read: they are.
+        let checked = if natural { check_spans(&table).map(|()| true) } else { check(&table) };
+        let is_natural = checked.map_err(|detail| input.invalid(detail))?;
         // One spelling each, so that equal manifests are equal bytes.
-        if natural != is_natural(&table) || contiguous != is_contiguous(&table) {
+        if natural != is_natural || contiguous != is_contiguous(&table) {
             return Err(input.invalid("frame table flags that do not fit"));
         }
         Ok(table)

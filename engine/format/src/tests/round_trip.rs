@@ -199,3 +199,24 @@ fn hashing_in_pieces_is_hashing_the_whole() {
     assert_eq!(crate::hash::crc64(b"123456789"), 0xae8b_1486_0a79_9888);
     assert!(crate::hash::blob(b"").to_string().starts_with("af1349b9f5f9a1a6"));
 }
+
+#[test]
+fn the_same_pages_are_the_same_bytes_whatever_was_compressed_before() {
+    // Blob names follow from bytes, and a resumed job must find its own.
+    let frame = |seed: u64, compression| {
+        let size = PageSize::new(4096).unwrap();
+        let mut chance = Chance::new(seed);
+        let pages: Vec<_> = (1..=16).map(|_| [vec![1], chance.bytes(4095)].concat()).collect();
+        let slots: Vec<_> = (1..=16).map(|n| PageNo::new(n).unwrap()).zip(pages.iter().map(Vec::as_slice)).collect();
+        let mut writer = blob::Writer::new(BlobKind::Pack, size, compression, &IdentityKey([7; 32]));
+        writer.header();
+        writer.begin_chunk(ChunkId(0), ChunkSpan { first: PageNo::FIRST, count: PageCount(16) });
+        writer.frame(&slots).unwrap()
+    };
+    for compression in [Compression::Zstd, Compression::Lz4] {
+        for seed in 0..40 {
+            let fresh = std::thread::spawn(move || frame(seed, compression)).join().unwrap();
+            assert!(frame(seed, compression) == fresh, "{compression:?}, seed={seed}");
+        }
+    }
+}
