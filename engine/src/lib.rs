@@ -1,1 +1,20 @@
-//! .
+//! Doing: what the plans decided, performed on the stores.
+//!
+//! What this room promises:
+//! 1. Each `exec/x.rs` performs what `plan/x.rs` decided, and says in the past tense what came of it.
+//! 2. The log's state machines take time, chance, failure and the object store as components, so that a simulator can drive them.
+//! 3. One file, [`open`], knows the brand names.
+//!
+//! What may never enter: SQLite's codes, FFI, text for a terminal.
+//! Read next: [`volume`], then [`log`], then [`exec`].
+
+pub mod components;
+pub mod error;
+pub mod exec;
+pub mod log;
+pub mod volume;
+
+pub use components::Components;
+pub use error::EngineError;
+pub use log::Log;
+pub use volume::{Session, Stores, Target, open_for_writing};

@@ -52,7 +52,8 @@ pub const RETRY_PAUSE_MS_MAX: u64 = 5_000;
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// One request that moves up to a part's worth of bytes.
 pub const TRANSFER_TIMEOUT_MS: u64 = 300_000;
-/// A pruned name is deleted this long after its prune was published, unless the caller asks for less.
+/// Records younger than this are not pruned unless the user asks for it by name: a writer that was silent for less never finds
+/// a name free that was taken (rule P5).
 pub const PRUNE_GRACE_MS: u64 = 24 * 3600 * 1000;
 /// How long a pin of a running restore or a lazy reader lasts without being renewed.
 pub const PIN_LIFE_MS: u64 = 24 * 3600 * 1000;

@@ -1,0 +1,314 @@
+//! A database's changed pages into the object store, and one record that says so.
+//!
+//! | step | durable after it | after a crash |
+//! |---|---|---|
+//! | compared | nothing | again |
+//! | job begun | its birth, in the manifest | the same birth, so that equal blobs get equal names |
+//! | each blob staged, uploaded, noted | the blob; the note | a noted blob is not made again |
+//! | record published | see [`crate::log::publish`] | finished from the intent |
+//! | scratch cleaned | | swept |
+
+use super::diff::{Difference, diff};
+use super::stage::{self, Piece, Recipe, stage};
+use crate::error::EngineError;
+use crate::log::{Draft, Writer};
+use littoral_format::blob::Index;
+use littoral_format::keys;
+use littoral_local::Scratch;
+use littoral_plan::{Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, checkpoint as plan};
+use littoral_ports::{Batch, BlobBody, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
+use littoral_types::limits::TRANSFERS_IN_FLIGHT;
+use littoral_types::{
+    Base, BlobKind, BlobRef, Checkpoint, ChunkId, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
+    JournalMode, ManifestOp, ObjectPath, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq,
+    StagedBlob, VolumeFigures, VolumeRow,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// How a checkpoint is made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Where the lines are drawn.
+    pub policy: CheckpointPolicy,
+    /// How frames are made smaller.
+    pub compression: Compression,
+}
+
+/// What a checkpoint would do.
+#[derive(Debug)]
+pub struct Planned {
+    /// What differs.
+    pub difference: Difference,
+    /// What follows; `None` when nothing differs.
+    pub plan: Option<CheckpointPlan>,
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Debug)]
+pub struct Checkpointed {
+    /// The commit it brought.
+    pub position: Position,
+    /// The record.
+    pub seq: Seq,
+    /// The generation.
+    pub generation: Generation,
+    /// What was decided.
+    pub plan: CheckpointPlan,
+    /// Bytes of its blobs.
+    pub bytes: u64,
+    /// Its blobs.
+    pub blobs: usize,
+    /// Those of them that an interrupted attempt had uploaded already.
+    pub resumed: usize,
+}
+
+/// Compares and plans, changing nothing.
+pub fn planned(
+    manifest: &dyn Manifest,
+    row: &VolumeRow,
+    source: &mut dyn PageSource,
+    policy: &CheckpointPolicy,
+    progress: &dyn Progress,
+) -> Result<Planned, EngineError> {
+    let mut difference = diff(manifest, row, source, progress)?;
+    let figures = row.tail.figures;
+    let view = CheckpointView {
+        page_size: source.page_size(),
+        page_count: source.page_count(),
+        before: figures.page_size.map(|page_size| (page_size, figures.page_count)),
+        changes: std::mem::take(&mut difference.changes),
+    };
+    let plan = plan(&view, policy);
+    difference.changes = view.changes;
+    Ok(Planned { difference, plan })
+}
+
+/// Makes a checkpoint; `None` when nothing changed, and then nothing is written anywhere.
+pub async fn checkpoint(
+    writer: &mut Writer,
+    scratch: &Scratch,
+    source: &mut dyn PageSource,
+    options: &Options,
+) -> Result<Option<Checkpointed>, EngineError> {
+    let components = writer.components().clone();
+    let manifest = writer.manifest().clone();
+    let Planned { difference, plan } =
+        planned(&*manifest, writer.row(), source, &options.policy, &*components.progress)?;
+    let Some(plan) = plan else { return Ok(None) };
+    components.faults.reach("checkpoint.planned")?;
+    let (birth, done) = begin(writer)?;
+    components.faults.reach("checkpoint.begun")?;
+
+    let recipe = Recipe {
+        page_size: plan.page_size,
+        compression: options.compression,
+        key: writer.row().meta.identity_key,
+        birth,
+    };
+    let dir = scratch.job(&writer.row().meta.id, birth)?;
+    let mut uploads = Uploads::new(writer.log().remote().clone());
+    let mut built: Vec<(BlobRef, Index)> = Vec::new();
+    let mut resumed = 0;
+    components.progress.phase("uploading", plan.estimate.bytes, Unit::Bytes);
+    let jobs = plan
+        .rewrites()
+        .map(|at| (BlobKind::Chunk, vec![at]))
+        .chain(plan.packs.iter().map(|pack| (BlobKind::Pack, pack.clone())));
+    for (kind, chunks) in jobs {
+        let chunks: Vec<&ChunkPlan> = chunks.iter().filter_map(|at| plan.chunks.get(*at)).collect();
+        let pieces: Vec<Piece<'_>> =
+            chunks.iter().map(|chunk| Piece { chunk: chunk.chunk, span: chunk.span, pages: &chunk.pages }).collect();
+        let known = Known::of(&*manifest, writer.row(), &difference, kind, &pieces)?;
+        let unknown = || writer.log().inconsistent("a page that did not change has no identity".to_owned());
+        let input = stage::input(&recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;
+        if let Some(blob) = done.get(&input) {
+            // Its frames lie where they lay: the footer tells where, and the identities vouch for the pages.
+            built.push((blob.clone(), super::fetch::index(writer.log(), blob).await?));
+            resumed += 1;
+            components.progress.advance(blob.len);
+            continue;
+        }
+        let staged = stage(&dir, &recipe, kind, &input, &pieces, &mut |page, into| Ok(source.read(page, into)?))?;
+        components.faults.reach("checkpoint.staged")?;
+        uploads.room(writer, &*components.progress).await?;
+        uploads.start(
+            keys::blob(writer.log().name(), &staged.blob.name),
+            staged.file,
+            Some(input),
+            staged.blob.clone(),
+        );
+        built.push((staged.blob, staged.index));
+        // Lets the uploads of a single-threaded runtime move while the next blob is built.
+        tokio::task::yield_now().await;
+    }
+    uploads.finish(writer, &*components.progress).await?;
+    components.faults.reach("checkpoint.uploaded")?;
+
+    let generation = writer.row().tail.figures.generation.next();
+    let bytes = built.iter().map(|(blob, _)| blob.len).sum();
+    let schema = schema(source)?;
+    let body = Checkpoint { ops: ops(&plan, generation, &built), schema, sessions: Vec::new() };
+    let draft = Draft {
+        body: RecordBody::Checkpoint(body),
+        commits: 1,
+        figures: VolumeFigures { generation, page_size: Some(plan.page_size), page_count: plan.page_count },
+        added: FooterFigures { pages: plan.changed_pages(), bytes },
+        identities: difference.identities,
+    };
+    let published = writer.publish(draft).await?;
+    dir.remove()?;
+    components.faults.reach("checkpoint.cleaned")?;
+    let tail = &writer.row().tail;
+    Ok(Some(Checkpointed {
+        position: Position { epoch: tail.epoch, lsn: tail.lsn },
+        seq: published,
+        generation,
+        plan,
+        bytes,
+        blobs: built.len(),
+        resumed,
+    }))
+}
+
+/// Begins a job, or goes on with the one that was interrupted.
+fn begin(writer: &mut Writer) -> Result<(Seq, HashMap<[u8; 32], BlobRef>), EngineError> {
+    let id = writer.row().meta.id;
+    if let Some((birth, staged)) = writer.manifest().job(&id)? {
+        // Blobs from before a prune may be among those that it dooms: they are made again under a new name (rule P1).
+        let since = writer.manifest().changes_since(&id, birth)?;
+        let pruned = since.iter().flat_map(|change| &change.records).any(|record| record.kind == RecordKind::Prune);
+        if !pruned {
+            let done = staged.into_iter().filter(|blob| blob.uploaded).map(|blob| (blob.input, blob.blob));
+            return Ok((birth, done.collect()));
+        }
+    }
+    let birth = writer.row().tail.seq;
+    writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
+    writer.note(|_| {}, Batch { job: Some(Some(birth)), ..Batch::default() })?;
+    Ok((birth, HashMap::new()))
+}
+
+/// The identities of every page that goes into a blob.
+struct Known<'a> {
+    difference: &'a Difference,
+    unchanged: HashMap<PageNo, PageIdentity>,
+}
+
+impl<'a> Known<'a> {
+    fn of(
+        manifest: &dyn Manifest,
+        row: &VolumeRow,
+        difference: &'a Difference,
+        kind: BlobKind,
+        pieces: &[Piece<'_>],
+    ) -> Result<Self, EngineError> {
+        let mut unchanged = HashMap::new();
+        // Deltas hold changed pages only.
+        for piece in pieces.iter().filter(|_| kind == BlobKind::Chunk) {
+            let count = usize::try_from(piece.span.count.0).unwrap_or(usize::MAX);
+            let known = manifest.identities(&row.meta.id, piece.span.first, count)?;
+            unchanged.extend(piece.span.pages().zip(known).filter_map(|(page, identity)| Some((page, identity?))));
+        }
+        Ok(Self { difference, unchanged })
+    }
+
+    fn identity(&self, page: PageNo) -> Option<PageIdentity> {
+        self.difference.identity(page).or_else(|| self.unchanged.get(&page).copied())
+    }
+}
+
+fn ops(plan: &CheckpointPlan, generation: Generation, built: &[(BlobRef, Index)]) -> Vec<ManifestOp> {
+    let mut tables: HashMap<ChunkId, (&BlobRef, &FrameTable)> = HashMap::new();
+    for (blob, index) in built {
+        tables.extend(index.chunks.iter().map(|chunk| (chunk.chunk, (blob, &chunk.table))));
+    }
+    let mut ops = Vec::new();
+    if plan.reshape {
+        ops.push(ManifestOp::Reshape { page_size: plan.page_size });
+    }
+    ops.push(ManifestOp::Resize { page_count: plan.page_count });
+    for chunk in &plan.chunks {
+        let (Some((blob, table)), Some(last_live)) = (tables.get(&chunk.chunk), chunk.span.last()) else { continue };
+        let (blob, table) = ((*blob).clone(), (*table).clone());
+        ops.push(match chunk.action {
+            Action::Rewrite(_) => {
+                let base = Base { generation, blob, span: chunk.span, last_live, table };
+                ManifestOp::PutBase { chunk: chunk.chunk, base }
+            }
+            Action::Delta | Action::Drop => {
+                let delta = Delta { id: DeltaId(generation.0), blob, last_live, table };
+                ManifestOp::PutDelta { chunk: chunk.chunk, delta }
+            }
+        });
+    }
+    ops
+}
+
+/// What page 1 says.
+fn schema(source: &mut dyn PageSource) -> Result<Option<SchemaSummary>, EngineError> {
+    if !source.page_count().holds(PageNo::FIRST) {
+        return Ok(None);
+    }
+    let mut page = vec![0; source.page_size().len()];
+    source.read(PageNo::FIRST, &mut page)?;
+    let number = |at: usize| page.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    Ok(Some(SchemaSummary {
+        cookie: number(40),
+        encoding: number(56),
+        user_version: number(60),
+        application_id: number(68),
+        journal: if page.get(18) == Some(&2) { JournalMode::Wal } else { JournalMode::Rollback },
+    }))
+}
+
+/// Uploads on their way: bounded, and each noted in the manifest when it is done.
+pub(crate) struct Uploads {
+    remote: Arc<dyn Remote>,
+    running: JoinSet<Result<Uploaded, RemoteError>>,
+}
+
+type Uploaded = (Option<[u8; 32]>, BlobRef);
+
+impl Uploads {
+    pub(crate) fn new(remote: Arc<dyn Remote>) -> Self {
+        Self { remote, running: JoinSet::new() }
+    }
+
+    /// Waits until one more may start.
+    pub(crate) async fn room(&mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+        while self.running.len() >= TRANSFERS_IN_FLIGHT {
+            self.one(writer, progress).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start(&mut self, path: ObjectPath, body: Arc<dyn BlobBody>, input: Option<[u8; 32]>, blob: BlobRef) {
+        let remote = self.remote.clone();
+        self.running.spawn(async move { remote.upload(&path, &*body).await.map(|()| (input, blob)) });
+    }
+
+    pub(crate) async fn finish(mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+        while !self.running.is_empty() {
+            self.one(writer, progress).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+        let Some(done) = self.running.join_next().await else { return Ok(()) };
+        let (input, blob) = match done {
+            Ok(done) => done?,
+            Err(error) => return Err(EngineError::Refused(format!("an upload was cut off: {error}"))),
+        };
+        progress.advance(blob.len);
+        progress.blob(&blob.name.to_string(), blob.len);
+        writer.components().faults.reach("checkpoint.blob-uploaded")?;
+        if let Some(input) = input {
+            let staged = vec![StagedBlob { input, blob, uploaded: true }];
+            writer.note(|_| {}, Batch { staged, ..Batch::default() })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! Which pages differ from the last checkpoint, by what they hold.
+
+use crate::error::EngineError;
+use littoral_format::identity;
+use littoral_plan::ChunkChange;
+use littoral_ports::{Changed, Manifest, PageSource, Progress, Unit};
+use littoral_types::{Geometry, PageIdentity, PageNo, VolumeRow};
+
+/// Identities compared at once.
+const STEP: usize = 4096;
+
+/// What differs.
+#[derive(Debug, Default)]
+pub struct Difference {
+    /// By ascending chunk.
+    pub changes: Vec<ChunkChange>,
+    /// The new identity of every changed page, ascending.
+    pub identities: Vec<(PageNo, PageIdentity)>,
+    /// Pages that were looked at.
+    pub looked_at: u64,
+}
+
+impl Difference {
+    /// The new identity of a changed page.
+    pub fn identity(&self, page: PageNo) -> Option<PageIdentity> {
+        let at = self.identities.binary_search_by_key(&page, |(page, _)| *page).ok()?;
+        self.identities.get(at).map(|(_, identity)| *identity)
+    }
+}
+
+/// Compares a database with what the manifest knows of its pages. A page without a known identity differs.
+pub fn diff(
+    manifest: &dyn Manifest,
+    row: &VolumeRow,
+    source: &mut dyn PageSource,
+    progress: &dyn Progress,
+) -> Result<Difference, EngineError> {
+    let page_size = source.page_size();
+    let size = source.page_count();
+    // Identities of pages of another size say nothing.
+    let comparable = row.tail.figures.page_size == Some(page_size);
+    let pages: Box<dyn Iterator<Item = PageNo>> = match source.changed() {
+        Changed::Pages(pages) if comparable => Box::new(pages.into_iter().filter(move |page| size.holds(*page))),
+        Changed::Pages(_) | Changed::Unknown => Box::new((0..size.0).map(PageNo::from_index)),
+    };
+    progress.phase("comparing", size.0, Unit::Pages);
+    let mut difference = Difference::default();
+    let mut buffer = vec![0; page_size.len()];
+    let mut known: Vec<Option<PageIdentity>> = Vec::new();
+    let mut known_from = PageNo::FIRST;
+    for page in pages {
+        let ahead = page.get() - known_from.get().min(page.get());
+        let mut at = usize::try_from(ahead).unwrap_or(usize::MAX);
+        if at >= known.len() || page < known_from {
+            known = if comparable { manifest.identities(&row.meta.id, page, STEP)? } else { vec![None; STEP] };
+            (known_from, at) = (page, 0);
+        }
+        source.read(page, &mut buffer)?;
+        let identity = identity::of(&row.meta.identity_key, &buffer);
+        if known.get(at).copied().flatten() != Some(identity) {
+            difference.identities.push((page, identity));
+        }
+        difference.looked_at += 1;
+        progress.advance(1);
+    }
+    difference.changes = by_chunk(manifest, row, Geometry::new(page_size), comparable, &difference.identities)?;
+    Ok(difference)
+}
+
+fn by_chunk(
+    manifest: &dyn Manifest,
+    row: &VolumeRow,
+    geometry: Geometry,
+    comparable: bool,
+    identities: &[(PageNo, PageIdentity)],
+) -> Result<Vec<ChunkChange>, EngineError> {
+    let mut changes: Vec<ChunkChange> = Vec::new();
+    for (page, _) in identities {
+        let chunk = geometry.chunk_of(*page);
+        match changes.last_mut().filter(|last| last.chunk == chunk) {
+            Some(last) => last.pages.push(*page),
+            None => {
+                let has_base = comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some());
+                changes.push(ChunkChange { chunk, pages: vec![*page], has_base });
+            }
+        }
+    }
+    Ok(changes)
+}

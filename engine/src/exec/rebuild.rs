@@ -1,0 +1,169 @@
+//! A volume's rows and identities from the object store alone.
+
+use super::fetch;
+use crate::error::EngineError;
+use crate::log::{Log, Opened};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use littoral_format as format;
+use littoral_ports::{Batch, Manifest, Progress, RemoteError, Unit};
+use littoral_types::limits::TRANSFERS_IN_FLIGHT;
+use littoral_types::{
+    BlobKind, BlobRef, ChunkId, ChunkRow, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, Snapshot, VolumeRow,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// All rows of a volume as of one record.
+pub type Rows = BTreeMap<ChunkId, ChunkRow>;
+
+/// Does what operations say to a whole volume's rows.
+pub fn apply(rows: &mut Rows, ops: &[ManifestOp]) {
+    for op in ops {
+        match (op, op.chunk()) {
+            (ManifestOp::Reshape { .. }, _) => rows.clear(),
+            (_, Some(chunk)) => rows.entry(chunk).or_insert_with(|| ChunkRow::new(chunk)).apply(op),
+            (_, None) => rows.values_mut().for_each(|row| row.apply(op)),
+        }
+        if matches!(op, ManifestOp::Resize { .. } | ManifestOp::ReplaceDeltas { .. }) {
+            rows.retain(|_, row| !row.is_empty());
+        }
+    }
+}
+
+/// The rows that a manifest snapshot names.
+pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, EngineError> {
+    let shards: Vec<Vec<ChunkRow>> = stream::iter(snapshot.shards.iter())
+        .map(|shard| async move {
+            let path = fetch::blob_path(log, &shard.blob);
+            let bytes = log.remote().get(&path).await?;
+            if format::hash::blob(&bytes) != shard.blob.name.hash {
+                return Err(RemoteError::Corrupt {
+                    path: path.to_string(),
+                    detail: "its bytes are not those it is named after".into(),
+                }
+                .into());
+            }
+            let (number, rows) = format::shard::decode(&bytes).map_err(EngineError::damaged(&path))?;
+            let listed = shard.rows.iter().map(|(chunk, _)| *chunk);
+            if number != shard.shard || !listed.eq(rows.iter().map(|row| row.chunk)) {
+                return Err(log.inconsistent(format!("{path} does not hold the rows that the manifest snapshot lists")));
+            }
+            Ok::<_, EngineError>(rows)
+        })
+        .buffered(TRANSFERS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    Ok(shards.into_iter().flatten().map(|row| (row.chunk, row)).collect())
+}
+
+/// The rows of a log opened at some record.
+pub async fn rows(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
+    let mut rows = match &opened.snapshot {
+        Some(snapshot) => snapshot_rows(log, snapshot).await?,
+        None => Rows::new(),
+    };
+    apply(&mut rows, &opened.ops);
+    Ok(rows)
+}
+
+/// Replaces what the local manifest knows of the volume by what the object store says.
+pub async fn rebuild(
+    log: &Log,
+    opened: &Opened,
+    manifest: &dyn Manifest,
+    progress: &dyn Progress,
+    now_ms: u64,
+) -> Result<VolumeRow, EngineError> {
+    let mut rows = match &opened.snapshot {
+        Some(snapshot) => snapshot_rows(log, snapshot).await?,
+        None => Rows::new(),
+    };
+    let id = opened.meta.id;
+    let start = opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
+    let mut row = VolumeRow { meta: opened.meta.clone(), tail: opened.tail.clone(), fenced: None };
+    row.tail.seen_ms = now_ms;
+    let at_start = VolumeRow { tail: crate::log::read::start_of(opened), ..row.clone() };
+    manifest
+        .commit(&id, &Batch { reset: true, volume: Some(at_start), ops: as_ops(&rows, opened), ..Batch::default() })?;
+    let (before, since): (Vec<RecordSummary>, Vec<RecordSummary>) =
+        opened.recent.iter().cloned().partition(|record| record.seq <= start);
+    if let Some(first) = before.first().filter(|_| before.last().is_some_and(|last| last.seq == start)) {
+        let log = Some((Seq(first.seq.0 - 1), before.clone()));
+        manifest.commit(&id, &Batch { log, ..Batch::default() })?;
+    }
+    if since.last().is_some_and(|last| last.seq == opened.tail.seq) {
+        let log = Some((start, since));
+        manifest.commit(&id, &Batch { volume: Some(row.clone()), ops: opened.ops.clone(), log, ..Batch::default() })?;
+    } else {
+        manifest.commit(&id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
+    }
+    apply(&mut rows, &opened.ops);
+    identities(log, &rows, manifest, &row, progress).await?;
+    Ok(row)
+}
+
+fn as_ops(rows: &Rows, opened: &Opened) -> Vec<ManifestOp> {
+    let figures = opened.snapshot.as_ref().map(|snapshot| snapshot.figures).unwrap_or_default();
+    let mut ops: Vec<ManifestOp> =
+        figures.page_size.map(|page_size| ManifestOp::Reshape { page_size }).into_iter().collect();
+    ops.push(ManifestOp::Resize { page_count: figures.page_count });
+    for row in rows.values() {
+        ops.extend(row.base.iter().map(|base| ManifestOp::PutBase { chunk: row.chunk, base: base.clone() }));
+        ops.extend(row.deltas.iter().map(|delta| ManifestOp::PutDelta { chunk: row.chunk, delta: delta.clone() }));
+    }
+    ops
+}
+
+/// Learns every live page's identity from the footers of the blobs, one suffix GET each.
+async fn identities(
+    log: &Log,
+    rows: &Rows,
+    manifest: &dyn Manifest,
+    row: &VolumeRow,
+    progress: &dyn Progress,
+) -> Result<(), EngineError> {
+    let mut blobs: Vec<BlobRef> = rows.values().flat_map(ChunkRow::blobs).cloned().collect();
+    blobs.sort_by(|a, b| (&a.home, a.name).cmp(&(&b.home, b.name)));
+    blobs.dedup();
+    progress.phase("reading page identities", blobs.len() as u64, Unit::Objects);
+    let mut packs: HashMap<BlobRef, Arc<format::blob::Index>> = HashMap::new();
+    // Packs serve many chunks, so that all are read first; bases one chunk each, so that they pass by.
+    let pack_blobs: Vec<BlobRef> = blobs.iter().filter(|blob| blob.name.kind == BlobKind::Pack).cloned().collect();
+    let read: Vec<(BlobRef, format::blob::Index)> = stream::iter(pack_blobs)
+        .map(|blob| async move { fetch::index(log, &blob).await.map(|index| (blob, index)) })
+        .buffered(TRANSFERS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    progress.advance(read.len() as u64);
+    packs.extend(read.into_iter().map(|(blob, index)| (blob, Arc::new(index))));
+    let bases: Vec<(ChunkId, Option<BlobRef>)> =
+        rows.values().map(|row| (row.chunk, row.base.as_ref().map(|base| base.blob.clone()))).collect();
+    let mut read = stream::iter(bases)
+        .map(|(chunk, blob)| async move {
+            match blob {
+                Some(blob) => fetch::index(log, &blob).await.map(|index| (chunk, Some(index))),
+                None => Ok((chunk, None)),
+            }
+        })
+        .buffered(TRANSFERS_IN_FLIGHT);
+    while let Some((chunk, base)) = read.try_next().await? {
+        let Some(known) = rows.get(&chunk) else { continue };
+        let mut live: BTreeMap<PageNo, PageIdentity> = BTreeMap::new();
+        let mut learn = |index: &format::blob::Index, last_live: PageNo| {
+            let listed = index.chunks.iter().filter(|entry| entry.chunk == chunk).flat_map(|entry| &entry.identities);
+            live.extend(listed.filter(|(page, _)| *page <= last_live).copied());
+        };
+        if let (Some(known), Some(index)) = (&known.base, &base) {
+            learn(index, known.last_live);
+        }
+        for delta in &known.deltas {
+            if let Some(index) = packs.get(&delta.blob) {
+                learn(index, delta.last_live);
+            }
+        }
+        let identities = live.into_iter().collect();
+        manifest.commit(&row.meta.id, &Batch { identities, ..Batch::default() })?;
+        progress.advance(1);
+    }
+    Ok(())
+}

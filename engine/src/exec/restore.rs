@@ -1,0 +1,427 @@
+//! A database file from the object store: streamed, parallel, verified, resumable.
+//!
+//! What this room promises:
+//! 1. Only the newest live version of each page is written, and every page of the database is: a page that no version holds is an
+//!    error, never zeros (I5).
+//! 2. Nothing is written that was not verified; nothing stands at the destination before everything is.
+//! 3. Memory is bounded by the pieces in flight, whatever the database's size; requests by its stored bytes.
+
+use super::fetch::blob_path;
+use super::rebuild::{Rows, rows};
+use crate::components::Components;
+use crate::error::EngineError;
+use crate::log::pins::{Pinned, Wish};
+use crate::log::{Log, Opened};
+use littoral_format as format;
+use littoral_local::output::Finished;
+use littoral_local::{OutputFile, OutputState};
+use littoral_ports::{Remote, RemoteError, Unit};
+use littoral_types::limits::{PIN_LIFE_MS, TRANSFERS_IN_FLIGHT};
+use littoral_types::{
+    BlobRef, ByteSpan, ChunkRow, ChunkSpan, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose, Position,
+    RecordHash, Seq, SnapshotName,
+};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// One request's worth of stored bytes.
+const PIECE_BYTES: u64 = 4 << 20;
+/// Unwanted bytes between two wanted frames that are fetched along rather than asked for apart.
+const GAP_BYTES: u64 = 256 << 10;
+/// Chunks whose frames are gathered by blob before fetching: one pack serves many chunks.
+const CHUNKS_AT_ONCE: usize = 16;
+
+/// What to restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    /// The newest state.
+    Newest,
+    /// As of this commit.
+    Lsn(Lsn),
+    /// As of this commit of this term: refused when another term published it.
+    Position(Position),
+    /// A named snapshot.
+    Snapshot(SnapshotName),
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    /// The commit.
+    pub position: Position,
+    /// The record whose state it is.
+    pub seq: Seq,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Bytes that an earlier attempt had done.
+    pub resumed: u64,
+    /// Stored bytes that were fetched.
+    pub fetched: u64,
+    /// What stood in the way, and where it is now.
+    pub finished: Finished,
+    /// Whether a pin kept pruners away meanwhile.
+    pub pinned: bool,
+}
+
+/// Opens the log at what the user asked for.
+pub async fn open_at(log: &Log, at: &At) -> Result<Opened, EngineError> {
+    if let At::Snapshot(name) = at {
+        let none =
+            || EngineError::NoSuchPosition { volume: log.url(), detail: format!("no snapshot is called {name}") };
+        let pin = log.named(name).await?.ok_or_else(none)?;
+        let opened = match log.open_snapshot(pin.seq).await? {
+            Some(opened) => Some(opened),
+            None => log.open_at(pin.seq).await?,
+        };
+        let opened = opened.ok_or_else(|| log.inconsistent(format!("the state that snapshot {name} holds is gone")))?;
+        return agreed(log, opened, pin.record);
+    }
+    let Some(opened) = log.open().await? else { return Err(EngineError::NoVolume(log.url())) };
+    let (lsn, epoch) = match at {
+        At::Lsn(lsn) => (*lsn, None),
+        At::Position(position) => (position.lsn, Some(position.epoch)),
+        At::Newest | At::Snapshot(_) => return Ok(opened),
+    };
+    let no = |detail: String| EngineError::NoSuchPosition { volume: log.url(), detail };
+    let opened = if lsn == opened.tail.lsn {
+        opened
+    } else {
+        let Some(record) = log.locate(&opened, lsn).await? else {
+            let (newest, floor) = (opened.tail.lsn, opened.tail.floor);
+            let pruned =
+                if floor > Seq::ZERO { format!("; records before {floor} were pruned") } else { String::new() };
+            return Err(no(format!(
+                "LSN {lsn} is not a restore point (the newest is {newest}{pruned}): littoral history lists them"
+            )));
+        };
+        let found = log.open_at(record.seq).await?;
+        let found = found.ok_or_else(|| no(format!("LSN {lsn} was pruned meanwhile")))?;
+        agreed(log, found, record.hash)?
+    };
+    match epoch.filter(|epoch| *epoch != opened.tail.epoch) {
+        Some(epoch) => Err(no(format!(
+            "LSN {lsn} was published in epoch {}, not in {epoch}: that position was cut off",
+            opened.tail.epoch
+        ))),
+        None => Ok(opened),
+    }
+}
+
+fn agreed(log: &Log, opened: Opened, record: RecordHash) -> Result<Opened, EngineError> {
+    if opened.tail.hash == record {
+        return Ok(opened);
+    }
+    Err(log.inconsistent(format!("record {} is not the one that was named", opened.tail.seq)))
+}
+
+/// Restores to a plain file.
+pub async fn restore(
+    log: &Log,
+    components: &Components,
+    at: &At,
+    dest: &Path,
+    force: bool,
+) -> Result<Restored, EngineError> {
+    let opened = open_at(log, at).await?;
+    let Some(page_size) = opened.tail.figures.page_size else {
+        let detail = "nothing was checkpointed yet".to_owned();
+        return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
+    };
+    let page_count = opened.tail.figures.page_count;
+    let (rows, pinned) = futures::future::try_join(rows(log, &opened), pin(log, components, &opened, at)).await?;
+    let job = Job { log: log.clone(), rows, geometry: Geometry::new(page_size), page_size, opened };
+    let bytes = page_count.0 * page_size.bytes();
+    let state =
+        OutputState { volume: job.opened.meta.id, record: job.opened.tail.hash, len: bytes, zeros: job.zero_bytes()? };
+    let out = Arc::new(OutputFile::create(dest, force, state)?);
+    let resumed = out.done_bytes();
+    components.progress.phase("restoring", bytes, Unit::Bytes);
+    components.progress.advance(resumed);
+    let fetched = job.run(components, &out).await?;
+    let opened = job.opened;
+    let out = Arc::into_inner(out)
+        .ok_or_else(|| log.inconsistent("a writer of the restored file is still running".to_owned()))?;
+    components.faults.reach("restore.written")?;
+    let finished = tokio::task::spawn_blocking(move || out.finish())
+        .await
+        .map_err(|error| EngineError::Refused(format!("the last step was cut off: {error}")))??;
+    let was_pinned = pinned.is_some();
+    if let Some(pinned) = pinned
+        && let Err(error) = log.unpin(&pinned.key).await
+    {
+        tracing::warn!(%error, "the restore's pin was not taken back: it expires by itself");
+    }
+    Ok(Restored {
+        position: Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn },
+        seq: opened.tail.seq,
+        bytes,
+        resumed,
+        fetched,
+        finished,
+        pinned: was_pinned,
+    })
+}
+
+/// Keeps pruners away, where this reader may write at all.
+async fn pin(log: &Log, components: &Components, opened: &Opened, at: &At) -> Result<Option<Pinned>, EngineError> {
+    if matches!(at, At::Snapshot(_)) {
+        return Ok(None);
+    }
+    let holder = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let wish = Wish { purpose: PinPurpose::Restore, holder, life_ms: Some(PIN_LIFE_MS) };
+    match log.pin(components, opened, wish).await {
+        Ok(Some(pinned)) => Ok(Some(pinned)),
+        // The state may go while it is read. If it does, a blob is missing and the restore says so.
+        Ok(None) => {
+            tracing::warn!("a prune came between: restoring without a pin");
+            Ok(None)
+        }
+        Err(EngineError::Remote(RemoteError::Denied { .. })) => {
+            tracing::info!("this reader may not write to the object store: restoring without a pin");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+struct Job {
+    log: Log,
+    rows: Rows,
+    geometry: Geometry,
+    page_size: PageSize,
+    opened: Opened,
+}
+
+/// One frame and where its pages go.
+#[derive(Clone, Debug)]
+struct Need {
+    span: ByteSpan,
+    /// The pages it holds, in slot order.
+    holds: Vec<PageNo>,
+    /// The slots that are the newest live version of their page.
+    wanted: Vec<usize>,
+    chunk: ChunkSpan,
+}
+
+/// Where every page of one chunk comes from.
+#[derive(Debug, Default)]
+struct Cover {
+    needs: HashMap<BlobRef, Vec<Need>>,
+    zeros: Vec<PageNo>,
+}
+
+/// Frames of one blob that one request brings.
+#[derive(Debug)]
+struct Piece {
+    path: ObjectPath,
+    span: ByteSpan,
+    needs: Vec<Need>,
+}
+
+impl Job {
+    fn spans(&self) -> impl Iterator<Item = (littoral_types::ChunkId, ChunkSpan)> + '_ {
+        let size = self.opened.tail.figures.page_count;
+        (0..self.geometry.chunk_count(size))
+            .map(littoral_types::ChunkId)
+            .filter_map(move |chunk| self.geometry.span(chunk, size).map(|span| (chunk, span)))
+    }
+
+    fn zero_bytes(&self) -> Result<u64, EngineError> {
+        let mut pages = 0;
+        for (chunk, span) in self.spans() {
+            pages += self.cover(chunk, span)?.zeros.len() as u64;
+        }
+        Ok(pages * self.page_size.bytes())
+    }
+
+    fn bytes(&self, span: ChunkSpan) -> ByteSpan {
+        let page = self.page_size.bytes();
+        ByteSpan { offset: span.first.index() * page, len: span.count.0 * page }
+    }
+
+    /// Finds every page of a chunk, or says which one no version holds.
+    fn cover(&self, chunk: littoral_types::ChunkId, span: ChunkSpan) -> Result<Cover, EngineError> {
+        let empty = ChunkRow::new(chunk);
+        let row = self.rows.get(&chunk).unwrap_or(&empty);
+        let base = row.base.iter().map(|base| (&base.blob, base.last_live, &base.table));
+        let versions: Vec<_> =
+            base.chain(row.deltas.iter().map(|delta| (&delta.blob, delta.last_live, &delta.table))).collect();
+        // Later versions overwrite earlier ones: what remains is the newest live one.
+        const ZERO: u32 = u32::MAX;
+        let mut places: Vec<Option<(usize, u32, u32)>> = vec![None; usize::try_from(span.count.0).unwrap_or(0)];
+        for (version, (_, last_live, table)) in versions.iter().enumerate() {
+            let mut put = |page: PageNo, frame: u32, slot: u32| {
+                let at = page.get().checked_sub(span.first.get()).and_then(|at| usize::try_from(at).ok());
+                if let Some(place) = at.filter(|_| page <= *last_live).and_then(|at| places.get_mut(at)) {
+                    *place = Some((version, frame, slot));
+                }
+            };
+            for (frame, entry) in table.frames.iter().enumerate() {
+                for (slot, page) in entry.pages.iter().enumerate() {
+                    put(*page, frame as u32, slot as u32);
+                }
+            }
+            table.zeros.iter().for_each(|page| put(*page, ZERO, 0));
+        }
+        let mut cover = Cover::default();
+        let mut frames: HashMap<(usize, u32), Vec<usize>> = HashMap::new();
+        for (page, place) in span.pages().zip(places) {
+            match place {
+                None => {
+                    return Err(self.log.inconsistent(format!("page {page} of chunk {chunk} is in no version of it")));
+                }
+                Some((_, ZERO, _)) => cover.zeros.push(page),
+                Some((version, frame, slot)) => frames.entry((version, frame)).or_default().push(slot as usize),
+            }
+        }
+        for ((version, frame), wanted) in frames {
+            let Some((blob, _, table)) = versions.get(version) else { continue };
+            let Some(entry) = table.frames.get(frame as usize) else { continue };
+            let need = Need { span: entry.span, holds: entry.pages.clone(), wanted, chunk: span };
+            cover.needs.entry((*blob).clone()).or_default().push(need);
+        }
+        Ok(cover)
+    }
+
+    /// Fetches and writes everything that is not there yet. Gives the bytes fetched.
+    async fn run(&self, components: &Components, out: &Arc<OutputFile>) -> Result<u64, EngineError> {
+        let todo: Vec<_> = self.spans().filter(|(_, span)| !out.is_done(self.bytes(*span))).collect();
+        let mut running: JoinSet<Result<(), EngineError>> = JoinSet::new();
+        let mut fetched = 0;
+        for group in todo.chunks(CHUNKS_AT_ONCE) {
+            let mut needs: HashMap<BlobRef, Vec<Need>> = HashMap::new();
+            let mut left: HashMap<PageNo, usize> = HashMap::new();
+            for (chunk, span) in group {
+                let cover = self.cover(*chunk, *span)?;
+                for (from, count) in runs(&cover.zeros) {
+                    let page = self.page_size.bytes();
+                    out.zero(ByteSpan { offset: from.index() * page, len: count * page })?;
+                }
+                components.progress.advance(cover.zeros.len() as u64 * self.page_size.bytes());
+                if cover.needs.is_empty() {
+                    out.complete(self.bytes(*span))?;
+                }
+                left.insert(span.first, 0);
+                for (blob, list) in cover.needs {
+                    needs.entry(blob).or_default().extend(list);
+                }
+            }
+            let pieces: Vec<Piece> = needs.into_iter().flat_map(|(blob, list)| self.pieces(&blob, list)).collect();
+            for need in pieces.iter().flat_map(|piece| &piece.needs) {
+                *left.entry(need.chunk.first).or_default() += 1;
+            }
+            let left = Arc::new(std::sync::Mutex::new(left));
+            for piece in pieces {
+                while running.len() >= TRANSFERS_IN_FLIGHT {
+                    joined(running.join_next().await)?;
+                }
+                fetched += piece.span.len;
+                let (remote, out, left) = (self.log.remote().clone(), out.clone(), left.clone());
+                let (components, page_size, volume) = (components.clone(), self.page_size, self.log.url());
+                running.spawn(async move {
+                    let bytes = fetch(&*remote, &piece).await?;
+                    let write = move || write(&piece, &bytes, page_size, &out, &left, &components, &volume);
+                    let written = tokio::task::spawn_blocking(write).await;
+                    written.map_err(|error| EngineError::Refused(format!("a write was cut off: {error}")))?
+                });
+            }
+            components.faults.reach("restore.group")?;
+        }
+        while let Some(done) = running.join_next().await {
+            joined(Some(done))?;
+        }
+        Ok(fetched)
+    }
+
+    /// Neighbouring frames travel together.
+    fn pieces(&self, blob: &BlobRef, mut needs: Vec<Need>) -> Vec<Piece> {
+        needs.sort_unstable_by_key(|need| need.span.offset);
+        let path = blob_path(&self.log, blob);
+        let mut pieces: Vec<Piece> = Vec::new();
+        for need in needs {
+            let end = need.span.offset + need.span.len;
+            let fitting = pieces.last_mut().filter(|piece| {
+                let piece_end = piece.span.offset + piece.span.len;
+                need.span.offset.saturating_sub(piece_end) <= GAP_BYTES
+                    && end.saturating_sub(piece.span.offset) <= PIECE_BYTES
+            });
+            match fitting {
+                Some(piece) => {
+                    piece.span.len = end - piece.span.offset;
+                    piece.needs.push(need);
+                }
+                None => pieces.push(Piece { path: path.clone(), span: need.span, needs: vec![need] }),
+            }
+        }
+        pieces
+    }
+}
+
+fn joined(done: Option<Result<Result<(), EngineError>, tokio::task::JoinError>>) -> Result<(), EngineError> {
+    match done {
+        None => Ok(()),
+        Some(Ok(done)) => done,
+        Some(Err(error)) => Err(EngineError::Refused(format!("a download was cut off: {error}"))),
+    }
+}
+
+async fn fetch(remote: &dyn Remote, piece: &Piece) -> Result<bytes::Bytes, EngineError> {
+    Ok(remote.get_range(&piece.path, piece.span).await?)
+}
+
+/// Consecutive pages as first and count.
+fn runs(pages: &[PageNo]) -> impl Iterator<Item = (PageNo, u64)> + '_ {
+    pages.chunk_by(|a, b| a.next() == *b).filter_map(|run| Some((*run.first()?, run.len() as u64)))
+}
+
+fn write(
+    piece: &Piece,
+    bytes: &[u8],
+    page_size: PageSize,
+    out: &OutputFile,
+    left: &std::sync::Mutex<HashMap<PageNo, usize>>,
+    components: &Components,
+    volume: &str,
+) -> Result<(), EngineError> {
+    let page_len = page_size.len();
+    for need in &piece.needs {
+        let beyond = || EngineError::Inconsistent {
+            volume: volume.to_owned(),
+            detail: format!("{}: a frame lies beyond its blob", piece.path),
+        };
+        let from = usize::try_from(need.span.offset - piece.span.offset).map_err(|_| beyond())?;
+        let till = usize::try_from(need.span.len).ok().and_then(|len| from.checked_add(len)).ok_or_else(beyond)?;
+        let stored = bytes.get(from..till).ok_or_else(beyond)?;
+        let raw =
+            format::blob::read_frame(stored, page_size, &need.holds).map_err(EngineError::damaged(&piece.path))?;
+        // Neighbouring slots with neighbouring pages go out in one write.
+        for run in need
+            .wanted
+            .chunk_by(|a, b| b == &(a + 1) && need.holds.get(*a).map(|page| page.next()) == need.holds.get(*b).copied())
+        {
+            let (Some(slot), Some(page)) = (run.first(), run.first().and_then(|slot| need.holds.get(*slot))) else {
+                continue;
+            };
+            let image = raw.get(slot * page_len..(slot + run.len()) * page_len).ok_or_else(beyond)?;
+            out.write_at(page.index() * page_size.bytes(), image)?;
+        }
+        components.progress.advance(need.wanted.len() as u64 * page_size.bytes());
+        let complete = {
+            let mut left = left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let frames = left.entry(need.chunk.first).or_default();
+            *frames = frames.saturating_sub(1);
+            *frames == 0
+        };
+        if complete {
+            let span = ByteSpan {
+                offset: need.chunk.first.index() * page_size.bytes(),
+                len: need.chunk.count.0 * page_size.bytes(),
+            };
+            out.complete(span)?;
+            components.progress.blob(&format!("pages {}..", need.chunk.first), span.len);
+        }
+    }
+    Ok(())
+}

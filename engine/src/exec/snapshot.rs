@@ -1,0 +1,245 @@
+//! Manifest snapshots: the state of the log as objects that an opener can range-read.
+
+use super::skeleton::skeleton;
+use crate::error::EngineError;
+use crate::log::Writer;
+use crate::log::publish::InMemory;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use littoral_format as format;
+use littoral_format::{identity, keys};
+use littoral_plan::{SnapshotPressure, snapshot_due};
+use littoral_ports::{Batch, PageSource, RemoteError};
+use littoral_types::limits::{HEAD_INLINE_MAX, SHARD_CHUNKS, TRANSFERS_IN_FLIGHT};
+use littoral_types::{
+    BlobKind, BlobName, BlobRef, Change, ChangeSeq, ChunkId, ChunkRow, Geometry, Head, Home, ManifestOp, Seq, ShardRef,
+    Skeleton, Snapshot, SnapshotRef,
+};
+use std::collections::BTreeSet;
+
+/// The change log's cursor of those who sum up: index records and manifest snapshots.
+pub const CURSOR: &str = "index";
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// As of which record.
+    pub seq: Seq,
+    /// Shards written anew.
+    pub shards: usize,
+    /// Rows in them.
+    pub rows: usize,
+    /// Bytes of shards and snapshot.
+    pub bytes: u64,
+}
+
+/// Writes a manifest snapshot when the plan says that one is due.
+pub async fn snapshot_if_due(
+    writer: &mut Writer,
+    source: Option<&mut dyn PageSource>,
+) -> Result<Option<Written>, EngineError> {
+    let tail = &writer.row().tail;
+    let changes = writer.manifest().changes_since(&writer.row().meta.id, tail.snapshot)?;
+    let ops_bytes = changes.iter().map(|change| format::ops::encoded_len(&change.ops) as u64).sum();
+    let pressure = SnapshotPressure {
+        exists: tail.snapshot > Seq::ZERO,
+        changed: changes.iter().any(|change| !change.ops.is_empty()),
+        records: tail.seq.0 - tail.snapshot.0,
+        ops_bytes,
+        // The head is written with snapshots only, so that the oldest change since tells how old it is at least.
+        head_age_ms: changes
+            .iter()
+            .flat_map(|change| &change.records)
+            .map(|record| record.time_ms)
+            .min()
+            .map(|first| writer.components().clock.wall_ms().saturating_sub(first)),
+    };
+    if snapshot_due(&pressure) { write_snapshot(writer, source).await.map(Some) } else { Ok(None) }
+}
+
+/// Writes a manifest snapshot of the tail, and the head. Doing it again at the same tail finds it done.
+pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSource>) -> Result<Written, EngineError> {
+    let row = writer.row().clone();
+    let tail = &row.tail;
+    let faults = writer.components().faults.clone();
+    if tail.snapshot == tail.seq {
+        return Ok(Written { seq: tail.seq, shards: 0, rows: 0, bytes: 0 });
+    }
+    let previous = match tail.snapshot {
+        Seq::ZERO => None,
+        seq => writer.log().snapshot(seq).await?,
+    };
+    let changes = writer.manifest().changes_since(&row.meta.id, tail.snapshot)?;
+    let geometry = tail.figures.page_size.map(Geometry::new);
+    let chunks = geometry.map_or(0, |geometry| geometry.chunk_count(tail.figures.page_count));
+    let touched = touched(&changes, previous.as_ref(), geometry);
+    let mut kept: Vec<ShardRef> = Vec::new();
+    let mut fresh: Vec<(u64, Vec<ChunkRow>)> = Vec::new();
+    for shard in 0..chunks.div_ceil(SHARD_CHUNKS) {
+        let old = previous.as_ref().and_then(|previous| previous.shards.iter().find(|old| old.shard == shard));
+        match old.filter(|_| touched.as_ref().is_some_and(|touched| !touched.contains(&shard))) {
+            Some(old) => kept.push(old.clone()),
+            None => {
+                let first = ChunkId(shard * SHARD_CHUNKS);
+                let rows = writer.manifest().rows(&row.meta.id, first, SHARD_CHUNKS as usize)?;
+                let rows = rows.into_iter().filter(|row| row.chunk.0 / SHARD_CHUNKS == shard).collect::<Vec<_>>();
+                if !rows.is_empty() {
+                    fresh.push((shard, rows));
+                }
+            }
+        }
+    }
+    let (shards_written, rows_written) = (fresh.len(), fresh.iter().map(|(_, rows)| rows.len()).sum());
+    faults.reach("snapshot.shards")?;
+    let log = writer.log().clone();
+    let birth = tail.seq;
+    let uploaded: Vec<ShardRef> = stream::iter(fresh)
+        .map(|(shard, rows)| {
+            let log = &log;
+            async move { put_shard(log, birth, shard, &rows).await }
+        })
+        .buffered(TRANSFERS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    let mut bytes = uploaded.iter().map(|shard| shard.blob.len).sum();
+    let mut shards = kept;
+    shards.extend(uploaded);
+    shards.sort_by_key(|shard| shard.shard);
+    let skeleton = match source {
+        Some(source) if tail.figures.page_size == Some(source.page_size()) => skeleton(source)?,
+        _ => carried(writer, previous.as_ref())?,
+    };
+    let snapshot = Snapshot {
+        volume: row.meta.clone(),
+        seq: tail.seq,
+        record: tail.hash,
+        epoch: tail.epoch,
+        incarnation: tail.incarnation,
+        lsn: tail.lsn,
+        time_ms: tail.time_ms,
+        figures: tail.figures,
+        schema: tail.schema,
+        owner: tail.owner.clone(),
+        floor: tail.floor,
+        shards,
+        skeleton,
+    };
+    let stored = put_snapshot(&log, &snapshot).await?;
+    bytes += stored;
+    faults.reach("snapshot.stored")?;
+    // Whoever lost must not point everybody at his own state.
+    if log.newest().await? == Some(tail.seq) {
+        put_head(&log, snapshot, stored).await?;
+    }
+    faults.reach("snapshot.head")?;
+    let seq = row.tail.seq;
+    writer.note(|row| row.tail.snapshot = seq, Batch::default())?;
+    trim(writer)?;
+    Ok(Written { seq, shards: shards_written, rows: rows_written, bytes })
+}
+
+/// Puts the rows of a shard under their name.
+pub(crate) async fn put_shard(
+    log: &crate::log::Log,
+    birth: Seq,
+    shard: u64,
+    rows: &[ChunkRow],
+) -> Result<ShardRef, EngineError> {
+    let (bytes, lengths) =
+        format::shard::encode(shard, rows).map_err(EngineError::damaged(format!("shard {shard}")))?;
+    let name = BlobName { kind: BlobKind::Shard, hash: format::hash::blob(&bytes), birth };
+    let len = bytes.len() as u64;
+    log.remote().upload(&keys::blob(log.name(), &name), &InMemory::new(Bytes::from(bytes))).await?;
+    Ok(ShardRef { shard, blob: BlobRef { home: Home::Own, name, len }, rows: lengths })
+}
+
+/// Puts a manifest snapshot under its name. One that is there already says the same.
+pub(crate) async fn put_snapshot(log: &crate::log::Log, snapshot: &Snapshot) -> Result<u64, EngineError> {
+    let path = keys::snapshot(log.name(), snapshot.seq);
+    let bytes = Bytes::from(format::snapshot::encode(snapshot).map_err(EngineError::damaged(&path))?);
+    let len = bytes.len() as u64;
+    match log.remote().put_new(&path, bytes).await {
+        Ok(()) | Err(RemoteError::Exists { .. }) => Ok(len),
+        // Whether it landed decides nothing yet: reading it back does.
+        Err(RemoteError::Unknown { .. }) if log.snapshot(snapshot.seq).await?.is_some() => Ok(len),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn put_head(log: &crate::log::Log, snapshot: Snapshot, stored: u64) -> Result<(), EngineError> {
+    let head = Head {
+        volume: snapshot.volume.id,
+        epoch: snapshot.epoch,
+        seq: snapshot.seq,
+        snapshot: SnapshotRef { seq: snapshot.seq, record: snapshot.record },
+        inline: (stored <= HEAD_INLINE_MAX as u64).then(|| Box::new(snapshot)),
+    };
+    let path = keys::head(log.name());
+    let bytes = format::head::encode(&head).map_err(EngineError::damaged(&path))?;
+    match log.remote().put(&path, Bytes::from(bytes)).await {
+        Ok(()) => Ok(()),
+        // A hint that was not written is an old hint.
+        Err(error) => {
+            tracing::warn!(%path, %error, "the head was not written: openers read a little more until the next one");
+            Ok(())
+        }
+    }
+}
+
+/// Shards with a row that changed; `None` when all may have.
+fn touched(changes: &[Change], previous: Option<&Snapshot>, geometry: Option<Geometry>) -> Option<BTreeSet<u64>> {
+    let (previous, geometry) = (previous?, geometry?);
+    let mut touched = BTreeSet::new();
+    for op in changes.iter().flat_map(|change| &change.ops) {
+        match op {
+            ManifestOp::Reshape { .. } => return None,
+            // A cut reaches every row from the one it falls into.
+            ManifestOp::Resize { page_count } if *page_count < previous.figures.page_count => {
+                let first = geometry.chunk_count(*page_count).saturating_sub(1) / SHARD_CHUNKS;
+                let last = geometry.chunk_count(previous.figures.page_count) / SHARD_CHUNKS;
+                touched.extend(first..=last);
+            }
+            ManifestOp::Resize { .. } => {}
+            _ => touched.extend(op.chunk().map(|chunk| chunk.0 / SHARD_CHUNKS)),
+        }
+    }
+    Some(touched)
+}
+
+/// Without a database at hand: the pages of the previous skeleton that still hold the same.
+fn carried(writer: &Writer, previous: Option<&Snapshot>) -> Result<Skeleton, EngineError> {
+    let row = writer.row();
+    let mut pages = Vec::new();
+    for page in previous.map(|previous| &previous.skeleton.pages).into_iter().flatten() {
+        let known = writer.manifest().identities(&row.meta.id, page.page, 1)?;
+        if known.first().copied().flatten() == Some(identity::of(&row.meta.identity_key, &page.image)) {
+            pages.push(page.clone());
+        }
+    }
+    Ok(Skeleton { pages })
+}
+
+/// Lets go of the change log's entries that no index record and no snapshot will ask for again, in any volume of the store.
+pub fn trim(writer: &Writer) -> Result<u64, EngineError> {
+    let manifest = writer.manifest();
+    let mut done = manifest.subscribe(CURSOR)?;
+    let volumes = manifest.volumes()?;
+    let needed_after = |change: &Change| {
+        let row = volumes.iter().find(|row| row.meta.id == change.volume);
+        row.map_or(Seq(u64::MAX), |row| row.tail.snapshot.min(row.tail.index.map_or(Seq::ZERO, |(seq, _)| seq)))
+    };
+    'log: loop {
+        let step = manifest.changes(done, 256)?;
+        if step.is_empty() {
+            break;
+        }
+        for change in step {
+            if change.seq() > needed_after(&change) {
+                break 'log;
+            }
+            done = ChangeSeq(change.change.0);
+        }
+    }
+    manifest.acknowledge(CURSOR, done)?;
+    Ok(manifest.trim()?)
+}

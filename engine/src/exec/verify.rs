@@ -1,0 +1,356 @@
+//! Everything that a volume holds, read and checked: every record and link, every manifest snapshot, shard and row, every blob, frame
+//! and page identity, every pin. Problems are collected, not stopped at.
+
+use super::fetch::blob_path;
+use super::rebuild::{Rows, apply, snapshot_rows};
+use crate::components::Components;
+use crate::error::EngineError;
+use crate::log::Log;
+use futures::stream::{self, StreamExt};
+use littoral_format as format;
+use littoral_format::keys::{self, Folder, ObjectKey};
+use littoral_plan::{Link, follows};
+use littoral_ports::Unit;
+use littoral_types::{
+    BlobKind, BlobRef, BodyPlace, ChunkRow, FrameTable, Geometry, PageNo, RecordBody, Seq, Snapshot, VolumeMeta,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Blobs read at once: each may be a whole chunk.
+const BLOBS_IN_FLIGHT: usize = 3;
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Records, and links between them.
+    pub records: u64,
+    /// Manifest snapshots.
+    pub snapshots: u64,
+    /// Rows in their shards.
+    pub rows: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Frames in them.
+    pub frames: u64,
+    /// Pages in those, and zero pages.
+    pub pages: u64,
+    /// Pins.
+    pub pins: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// What is wrong, a sentence each, with the object's name.
+    pub problems: Vec<String>,
+    /// What is odd and harmless: blobs that nothing names.
+    pub orphans: u64,
+}
+
+/// Reads and checks everything.
+pub async fn verify(log: &Log, components: &Components) -> Result<Verified, EngineError> {
+    let Some(newest) = log.newest().await? else { return Err(EngineError::NoVolume(log.url())) };
+    let mut check = Check { log, found: Verified::default(), named: BTreeMap::new(), meta: None };
+    let chain = check.records(newest).await?;
+    check.snapshots(&chain).await?;
+    check.pins(&chain).await?;
+    check.head().await?;
+    check.blobs(components).await?;
+    Ok(check.found)
+}
+
+/// What the chain says at each record that stays.
+struct Chain {
+    first: Seq,
+    hashes: BTreeMap<Seq, littoral_types::RecordHash>,
+    /// Operations by record, index records left out.
+    ops: BTreeMap<Seq, Vec<littoral_types::ManifestOp>>,
+    figures: BTreeMap<Seq, littoral_types::VolumeFigures>,
+}
+
+struct Check<'a> {
+    log: &'a Log,
+    found: Verified,
+    /// Blobs that something names, and the tables of those that hold pages.
+    named: BTreeMap<String, (BlobRef, Vec<(littoral_types::ChunkId, FrameTable)>)>,
+    meta: Option<VolumeMeta>,
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, what: impl ToString) {
+        self.found.problems.push(what.to_string());
+    }
+
+    /// A problem of the object store's data is noted; a failing object store ends the check.
+    fn note<T>(&mut self, result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(
+                error @ (EngineError::Damaged { .. }
+                | EngineError::Chain { .. }
+                | EngineError::Inconsistent { .. }
+                | EngineError::Remote(
+                    littoral_ports::RemoteError::Missing { .. } | littoral_ports::RemoteError::Corrupt { .. },
+                )),
+            ) => {
+                self.wrong(error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn name_row(&mut self, row: &ChunkRow) {
+        let versions = row.base.iter().map(|base| (&base.blob, &base.table));
+        for (blob, table) in versions.chain(row.deltas.iter().map(|delta| (&delta.blob, &delta.table))) {
+            let path = blob_path(self.log, blob).to_string();
+            let (_, tables) = self.named.entry(path).or_insert_with(|| (blob.clone(), Vec::new()));
+            if !tables.iter().any(|(chunk, known)| *chunk == row.chunk && known == table) {
+                tables.push((row.chunk, table.clone()));
+            }
+        }
+    }
+
+    fn name(&mut self, blob: &BlobRef) {
+        let path = blob_path(self.log, blob).to_string();
+        self.named.entry(path).or_insert_with(|| (blob.clone(), Vec::new()));
+    }
+
+    async fn records(&mut self, newest: Seq) -> Result<Chain, EngineError> {
+        let listed = self.log.remote().list(&keys::folder(self.log.name(), Folder::Log), None, usize::MAX).await?;
+        let mut seqs: BTreeSet<Seq> = BTreeSet::new();
+        for meta in &listed {
+            match ObjectKey::parse(&meta.path) {
+                Some((_, ObjectKey::Record(seq))) => {
+                    seqs.insert(seq);
+                }
+                _ => self.wrong(format!("{}: not a record's name", meta.path)),
+            }
+        }
+        let mut chain = Chain {
+            first: seqs.first().copied().unwrap_or(newest),
+            hashes: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            figures: BTreeMap::new(),
+        };
+        let mut end: Option<Link> = (chain.first == Seq(1)).then_some(Link::START);
+        let mut expected = chain.first;
+        for seq in seqs {
+            if seq != expected {
+                self.wrong(format!("{}: records {expected} to {} are missing", self.log.url(), seq.0 - 1));
+                end = None;
+            }
+            expected = seq.next();
+            let read = self.log.record(seq).await;
+            let Some(Some(record)) = self.note(read)? else {
+                end = None;
+                continue;
+            };
+            self.found.records += 1;
+            self.found.bytes += record.object.len() as u64;
+            let header = &record.envelope.header;
+            if let Some(broken) = end.and_then(|end| follows(&end, header, record.envelope.kind).err()) {
+                self.wrong(format!("{}: {broken}", keys::record(self.log.name(), seq)));
+            }
+            end = Some(Link::after(header, record.envelope.hash));
+            chain.hashes.insert(seq, record.envelope.hash);
+            chain.figures.insert(seq, header.figures);
+            if let BodyPlace::Blob(blob) = &record.envelope.body {
+                self.name(&blob.clone());
+            }
+            match &record.body {
+                RecordBody::Claim(claim) => self.meta = Some(claim.volume.clone()),
+                RecordBody::Index(index) => {
+                    for entry in &index.recent {
+                        if chain.hashes.get(&entry.seq).is_some_and(|hash| *hash != entry.hash) {
+                            self.wrong(format!(
+                                "{}: lists another record {}",
+                                keys::record(self.log.name(), seq),
+                                entry.seq
+                            ));
+                        }
+                    }
+                }
+                RecordBody::Checkpoint(_) | RecordBody::Coalesce(_) => {
+                    chain.ops.insert(seq, record.body.ops().to_vec());
+                }
+                RecordBody::Release(_) | RecordBody::Segment(_) | RecordBody::Prune(_) => {}
+            }
+        }
+        Ok(chain)
+    }
+
+    /// Every manifest snapshot, and from the oldest one (or the first record) on, that records lead from each to the next.
+    async fn snapshots(&mut self, chain: &Chain) -> Result<(), EngineError> {
+        let listed =
+            self.log.remote().list(&keys::folder(self.log.name(), Folder::Snapshots), None, usize::MAX).await?;
+        let mut snapshots: BTreeMap<Seq, (Snapshot, Rows)> = BTreeMap::new();
+        for meta in listed {
+            let Some((_, ObjectKey::Snapshot(seq))) = ObjectKey::parse(&meta.path) else {
+                self.wrong(format!("{}: not a manifest snapshot's name", meta.path));
+                continue;
+            };
+            let read = self.log.snapshot(seq).await;
+            let Some(Some(snapshot)) = self.note(read)? else { continue };
+            self.found.snapshots += 1;
+            self.found.bytes += meta.len;
+            self.meta.get_or_insert_with(|| snapshot.volume.clone());
+            if chain.hashes.get(&seq).is_some_and(|hash| *hash != snapshot.record) {
+                self.wrong(format!("{}: names another record {seq}", meta.path));
+            }
+            for shard in &snapshot.shards {
+                self.name(&shard.blob);
+            }
+            let rows = snapshot_rows(self.log, &snapshot).await;
+            let Some(rows) = self.note(rows)? else { continue };
+            self.found.rows += rows.len() as u64;
+            rows.values().for_each(|row| self.name_row(row));
+            self.covered(&rows, snapshot.figures, &format!("{}", meta.path));
+            snapshots.insert(seq, (snapshot, rows));
+        }
+        // Replay: what the records say must be what the next snapshot says.
+        let start = snapshots.range(chain.first..).next().map(|(seq, _)| *seq).filter(|_| chain.first > Seq(1));
+        let mut rows = start.and_then(|seq| snapshots.get(&seq)).map(|(_, rows)| rows.clone()).unwrap_or_default();
+        let from = start.unwrap_or(Seq::ZERO);
+        for seq in chain.hashes.keys().copied().filter(|seq| *seq > from) {
+            if let Some(ops) = chain.ops.get(&seq) {
+                apply(&mut rows, ops);
+                rows.values().for_each(|row| self.name_row(row));
+                let figures = chain.figures.get(&seq).copied().unwrap_or_default();
+                self.covered(&rows, figures, &keys::record(self.log.name(), seq).to_string());
+            }
+            if let Some((_, said)) = snapshots.get(&seq)
+                && *said != rows
+            {
+                self.wrong(format!(
+                    "{}: its rows are not what the records before it say",
+                    keys::snapshot(self.log.name(), seq)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every page of a state must be in some version.
+    fn covered(&mut self, rows: &Rows, figures: littoral_types::VolumeFigures, what: &str) {
+        let Some(page_size) = figures.page_size else { return };
+        let geometry = Geometry::new(page_size);
+        for chunk in 0..geometry.chunk_count(figures.page_count) {
+            let Some(span) = geometry.span(littoral_types::ChunkId(chunk), figures.page_count) else { continue };
+            let mut held: BTreeSet<PageNo> = BTreeSet::new();
+            if let Some(row) = rows.get(&littoral_types::ChunkId(chunk)) {
+                if let Some(base) = &row.base {
+                    held.extend(base.table.pages().filter(|page| *page <= base.last_live));
+                }
+                for delta in &row.deltas {
+                    held.extend(delta.table.pages().filter(|page| *page <= delta.last_live));
+                }
+            }
+            if let Some(page) = span.pages().find(|page| !held.contains(page)) {
+                self.wrong(format!("{what}: page {page} of chunk {chunk} is in no version of it"));
+            }
+        }
+    }
+
+    async fn pins(&mut self, chain: &Chain) -> Result<(), EngineError> {
+        let listed = self.log.pins().await;
+        let Some(pins) = self.note(listed)? else { return Ok(()) };
+        for pinned in pins {
+            self.found.pins += 1;
+            let path = keys::pin(self.log.name(), &pinned.key);
+            let seq = pinned.pin.seq;
+            if chain.hashes.get(&seq).is_some_and(|hash| *hash != pinned.pin.record) {
+                self.wrong(format!("{path}: names another record {seq}"));
+            }
+            if !chain.hashes.contains_key(&seq) && self.log.snapshot(seq).await?.is_none() {
+                self.wrong(format!("{path}: the state of record {seq} is gone"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn head(&mut self) -> Result<(), EngineError> {
+        let path = keys::head(self.log.name());
+        match self.log.remote().get(&path).await {
+            Ok(bytes) => {
+                self.found.bytes += bytes.len() as u64;
+                if let Err(error) = format::head::decode(&bytes) {
+                    self.wrong(format!("{path}: {error}"));
+                }
+            }
+            Err(littoral_ports::RemoteError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn blobs(&mut self, components: &Components) -> Result<(), EngineError> {
+        let Some(meta) = self.meta.clone() else { return Ok(()) };
+        let named = std::mem::take(&mut self.named);
+        for kind in BlobKind::ALL {
+            for meta in
+                self.log.remote().list(&keys::folder(self.log.name(), Folder::Blobs(kind)), None, usize::MAX).await?
+            {
+                self.found.orphans += u64::from(!named.contains_key(meta.path.as_str()));
+            }
+        }
+        let total = named.values().map(|(blob, _)| blob.len).sum();
+        components.progress.phase("verifying", total, Unit::Bytes);
+        let (log, key) = (self.log, meta.identity_key);
+        let mut checked = stream::iter(named.into_values())
+            .map(|(blob, tables)| async move {
+                let path = blob_path(log, &blob);
+                let bytes = log.remote().get(&path).await.map_err(EngineError::from)?;
+                let len = bytes.len() as u64;
+                let checking = tokio::task::spawn_blocking(move || check_blob(&bytes, &blob, &tables, &key));
+                let problem = checking.await.unwrap_or_else(|error| Err(error.to_string()));
+                Ok::<_, EngineError>((path, len, problem))
+            })
+            .buffer_unordered(BLOBS_IN_FLIGHT);
+        while let Some(done) = checked.next().await {
+            match done {
+                Ok((path, len, problem)) => {
+                    self.found.blobs += 1;
+                    self.found.bytes += len;
+                    components.progress.advance(len);
+                    match problem {
+                        Ok((frames, pages)) => {
+                            self.found.frames += frames;
+                            self.found.pages += pages;
+                        }
+                        Err(problem) => self.found.problems.push(format!("{path}: {problem}")),
+                    }
+                }
+                Err(error) => {
+                    self.note::<()>(Err(error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name, every frame, every identity, and that the tables which rows keep are the blob's own.
+fn check_blob(
+    bytes: &[u8],
+    blob: &BlobRef,
+    tables: &[(littoral_types::ChunkId, FrameTable)],
+    key: &littoral_types::IdentityKey,
+) -> Result<(u64, u64), String> {
+    if format::hash::blob(bytes) != blob.name.hash {
+        return Err("its bytes are not those it is named after".to_owned());
+    }
+    if bytes.len() as u64 != blob.len {
+        return Err(format!("has {} bytes, its row says {}", bytes.len(), blob.len));
+    }
+    if !matches!(blob.name.kind, BlobKind::Chunk | BlobKind::Pack) {
+        return Ok((0, 0));
+    }
+    let index = format::blob::verify(bytes, key).map_err(|error| error.to_string())?;
+    for (chunk, table) in tables {
+        let own = index.chunks.iter().find(|own| own.chunk == *chunk);
+        if own.is_none_or(|own| own.table != *table) {
+            return Err(format!("a row of chunk {chunk} says that its frames lie elsewhere"));
+        }
+    }
+    let frames = index.chunks.iter().map(|chunk| chunk.table.frames.len() as u64).sum();
+    let pages = index.chunks.iter().map(|chunk| chunk.table.page_total()).sum();
+    Ok((frames, pages))
+}

@@ -1,0 +1,150 @@
+//! Pins: how anyone, anywhere, keeps a pruner away from what they need (rule P2).
+//!
+//! The pinner puts the pin, then reads the tail again. The pruner publishes its record, then lists the pins, then deletes only
+//! what none of them reaches. Whatever the order, one of the two sees the other:
+//!
+//! | pin put | prune published | who yields |
+//! |---|---|---|
+//! | before | after | the pruner: it lists the pin |
+//! | after | before | the pinner: it reads the prune, and takes back a pin on what that dooms |
+
+use super::read::{Log, Opened};
+use crate::components::Components;
+use crate::error::EngineError;
+use bytes::Bytes;
+use littoral_format as format;
+use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
+use littoral_ports::RemoteError;
+use littoral_types::{Pin, PinId, PinPurpose, RecordBody, Seq, SnapshotName};
+
+/// A pin and the name it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Its object's name.
+    pub key: PinKey,
+    /// What it says.
+    pub pin: Pin,
+}
+
+/// What a pinner wants.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Why.
+    pub purpose: PinPurpose,
+    /// Who, for people.
+    pub holder: String,
+    /// For how long; `None` until dropped.
+    pub life_ms: Option<u64>,
+}
+
+impl Log {
+    /// Pins the state that a log was opened at. `Ok(None)` when a pruner was faster: open again, nearer the tail.
+    pub async fn pin(
+        &self,
+        components: &Components,
+        opened: &Opened,
+        wish: Wish,
+    ) -> Result<Option<Pinned>, EngineError> {
+        let now = components.clock.wall_ms();
+        let pin = Pin {
+            id: PinId(components.bits()),
+            volume: opened.meta.id,
+            seq: opened.tail.seq,
+            record: opened.tail.hash,
+            lsn: opened.tail.lsn,
+            holder: wish.holder,
+            created_ms: now,
+            expires_ms: wish.life_ms.map(|life| now.saturating_add(life)),
+            purpose: wish.purpose,
+        };
+        let key = match &pin.purpose {
+            PinPurpose::Snapshot(name) => PinKey::Snapshot(name.clone()),
+            PinPurpose::Restore | PinPurpose::Reader | PinPurpose::Fork(_) => PinKey::Id(pin.id),
+        };
+        let path = keys::pin(self.name(), &key);
+        let bytes = Bytes::from(format::pin::encode(&pin).map_err(EngineError::damaged(&path))?);
+        match self.remote().put_new(&path, bytes.clone()).await {
+            Ok(()) => {}
+            Err(error @ (RemoteError::Exists { .. } | RemoteError::Unknown { .. })) => {
+                // A pin's bytes hold its id: equal bytes are our own.
+                match self.remote().get(&path).await {
+                    Ok(found) if found == bytes => {}
+                    Ok(_) => {
+                        return Err(EngineError::Refused(format!(
+                            "{}: there is a snapshot {} already",
+                            self.url(),
+                            key_word(&key)
+                        )));
+                    }
+                    Err(RemoteError::Missing { .. }) => return Err(error.into()),
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        components.faults.reach("pin.put")?;
+        if self.pruned_since(opened.tail.seq).await? {
+            self.remote().delete(&[path]).await?;
+            return Ok(None);
+        }
+        Ok(Some(Pinned { key, pin }))
+    }
+
+    /// Whether a prune was published after a record whose state was pinned. The pruner may not have seen the pin.
+    async fn pruned_since(&self, seq: Seq) -> Result<bool, EngineError> {
+        let Some(newest) = self.newest().await? else {
+            return Err(EngineError::RemoteBehind { volume: self.url(), local: seq, remote: Seq::ZERO });
+        };
+        // A prune moves the floor or not, but always stands in the log: look at all that came since.
+        for at in seq.0 + 1..=newest.0 {
+            match self.record(Seq(at)).await? {
+                Some(record) if matches!(record.body, RecordBody::Prune(_)) => return Ok(true),
+                Some(_) => {}
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a pin back. One that is gone already is no error.
+    pub async fn unpin(&self, key: &PinKey) -> Result<(), EngineError> {
+        Ok(self.remote().delete(&[keys::pin(self.name(), key)]).await?)
+    }
+
+    /// All pins, by name.
+    pub async fn pins(&self) -> Result<Vec<Pinned>, EngineError> {
+        let listed = self.remote().list(&keys::folder(self.name(), Folder::Pins), None, usize::MAX).await?;
+        let mut pins = Vec::new();
+        for meta in listed {
+            let Some((_, ObjectKey::Pin(key))) = ObjectKey::parse(&meta.path) else {
+                return Err(self.inconsistent(format!("{} stands among its pins", meta.path)));
+            };
+            let bytes = match self.remote().get(&meta.path).await {
+                Ok(bytes) => bytes,
+                // Dropped since it was listed.
+                Err(RemoteError::Missing { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let pin = format::pin::decode(&bytes).map_err(EngineError::damaged(&meta.path))?;
+            pins.push(Pinned { key, pin });
+        }
+        Ok(pins)
+    }
+
+    /// The pin of a named snapshot.
+    pub async fn named(&self, name: &SnapshotName) -> Result<Option<Pin>, EngineError> {
+        let path = keys::pin(self.name(), &PinKey::Snapshot(name.clone()));
+        match self.remote().get(&path).await {
+            Ok(bytes) => format::pin::decode(&bytes).map(Some).map_err(EngineError::damaged(&path)),
+            Err(RemoteError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn key_word(key: &PinKey) -> String {
+    match key {
+        PinKey::Id(id) => id.to_string(),
+        PinKey::Snapshot(name) => name.to_string(),
+    }
+}

@@ -1,0 +1,411 @@
+//! Writing a log: one record at a time, each exactly once.
+//!
+//! A record goes through these states; a crash in any of them is resumed by [`Writer::finish_intent`]:
+//!
+//! | state | what is durable | after a crash |
+//! |---|---|---|
+//! | drafted | blobs it names | nothing happened; the blobs are orphans or are adopted by the resumed job |
+//! | intended | the record's bytes, in the manifest | the same bytes are put again: whatever the lost answer was, the name ends up holding them or another's record |
+//! | landed | the record, in the object store | found under its name byte for byte, then as above |
+//! | committed | the manifest, with the intent cleared | nothing is left to do |
+
+use super::read::{Log, ReadRecord, advance, link, summary};
+use crate::components::Components;
+use crate::error::EngineError;
+use bytes::Bytes;
+use littoral_format as format;
+use littoral_format::keys;
+use littoral_plan::settle::{Found, Settled, settle};
+use littoral_plan::{Link, compose, index_span};
+use littoral_ports::{Batch, BlobBody, Manifest, RemoteError};
+use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS, RETRY_PAUSE_MS, TRIES_MAX};
+use littoral_types::{
+    BlobName, ByteSpan, FooterFigures, Incarnation, Index, Intent, LsnRange, ManifestOp, PageIdentity, PageNo, Record,
+    RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, TailRow, VolumeFigures, VolumeMeta,
+    VolumeRow,
+};
+use std::io;
+use std::sync::Arc;
+
+/// What is to be published; the writer adds everything that the chain demands.
+#[derive(Debug)]
+pub struct Draft {
+    /// What it says.
+    pub body: RecordBody,
+    /// How many commits it brings.
+    pub commits: u64,
+    /// The volume's figures after it.
+    pub figures: VolumeFigures,
+    /// What it adds.
+    pub added: FooterFigures,
+    /// Page identities to remember once it is published.
+    pub identities: Vec<(PageNo, PageIdentity)>,
+}
+
+/// The one who extends a volume's log from this store.
+#[derive(Debug)]
+pub struct Writer {
+    log: Log,
+    manifest: Arc<dyn Manifest>,
+    components: Components,
+    incarnation: Incarnation,
+    row: VolumeRow,
+    /// When the remote's tail was last seen to be ours, by a clock that counts suspend (rule P5).
+    seen_boot_ms: u64,
+}
+
+impl Writer {
+    /// A writer at a tail that was just compared with the remote's. `row` is what the manifest holds, or for a new volume
+    /// what it will hold.
+    pub fn new(log: Log, manifest: Arc<dyn Manifest>, components: Components, row: VolumeRow) -> Self {
+        let incarnation = Incarnation(components.bits());
+        let seen_boot_ms = components.clock.boot_ms();
+        Self { log, manifest, components, incarnation, row, seen_boot_ms }
+    }
+
+    /// The log it extends.
+    pub const fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The volume as of the last record.
+    pub const fn row(&self) -> &VolumeRow {
+        &self.row
+    }
+
+    /// The manifest it keeps.
+    pub fn manifest(&self) -> &Arc<dyn Manifest> {
+        &self.manifest
+    }
+
+    /// Time, chance and the rest.
+    pub const fn components(&self) -> &Components {
+        &self.components
+    }
+
+    fn tail(&self) -> &TailRow {
+        &self.row.tail
+    }
+
+    /// Changes the manifest without a record: jobs, staged blobs, a new snapshot's place.
+    pub fn note(&mut self, change: impl FnOnce(&mut VolumeRow), batch: Batch) -> Result<(), EngineError> {
+        let mut row = self.row.clone();
+        change(&mut row);
+        let volume = (row != self.row).then(|| row.clone());
+        self.manifest.commit(&self.row.meta.id, &Batch { volume, ..batch })?;
+        self.row = row;
+        Ok(())
+    }
+
+    /// Publishes a record, and the index record where one is due before or after it. Gives the record's place.
+    pub async fn publish(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+        self.index_if_due().await?;
+        let seq = self.publish_one(draft).await?;
+        self.index_if_due().await?;
+        Ok(seq)
+    }
+
+    async fn index_if_due(&mut self) -> Result<(), EngineError> {
+        let seq = self.tail().seq.next();
+        if let Some(after) = index_span(seq) {
+            let body = RecordBody::Index(self.index_body(seq, after).await?);
+            let figures = self.tail().figures;
+            let draft = Draft { body, commits: 0, figures, added: FooterFigures::default(), identities: Vec::new() };
+            self.publish_one(draft).await?;
+        }
+        Ok(())
+    }
+
+    /// Sums up what the change log knows. Nothing before the newest manifest snapshot is summed up: whoever opens the log at
+    /// this index or later starts from that snapshot or a newer one.
+    async fn index_body(&self, seq: Seq, span: Seq) -> Result<Index, EngineError> {
+        let tail = self.tail();
+        let after = span.max(tail.snapshot);
+        let listed_after = Seq(seq.0 - INDEX_EVERY);
+        let mut ops: Vec<ManifestOp> = Vec::new();
+        let mut recent: Vec<RecordSummary> = Vec::new();
+        for change in self.manifest.changes_since(&self.row.meta.id, after.min(listed_after))? {
+            recent.extend(change.records.iter().filter(|record| record.seq > listed_after).cloned());
+            if change.seq() > after {
+                ops.extend(change.ops);
+            }
+        }
+        let previous = if after == Seq::ZERO { None } else { Some(self.hash_at(after).await?) };
+        Ok(Index {
+            after,
+            previous,
+            ops: compose(ops),
+            recent,
+            schema: tail.schema,
+            owner: tail.owner.clone(),
+            floor: tail.floor,
+        })
+    }
+
+    /// The hash of one of our records: from the change log where it is young, else from the record itself.
+    async fn hash_at(&self, seq: Seq) -> Result<RecordHash, EngineError> {
+        let tail = self.tail();
+        if seq == tail.seq {
+            return Ok(tail.hash);
+        }
+        let changes = self.manifest.changes_since(&self.row.meta.id, Seq(seq.0.saturating_sub(1)))?;
+        if let Some(record) = changes.iter().flat_map(|change| &change.records).find(|record| record.seq == seq) {
+            return Ok(record.hash);
+        }
+        let envelope = self.log.envelope(seq).await?;
+        envelope
+            .map(|envelope| envelope.hash)
+            .ok_or_else(|| self.log.inconsistent(format!("record {seq}, from which the next index counts, is gone")))
+    }
+
+    async fn publish_one(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+        let components = self.components.clone();
+        let faults = &components.faults;
+        if let Some((epoch, owner)) = &self.row.fenced {
+            let volume = self.log.url();
+            return Err(EngineError::Superseded { volume, owner: owner.clone(), epoch: *epoch, seq: self.tail().seq });
+        }
+        let tail = self.tail();
+        let is_claim = draft.body.kind() == RecordKind::Claim;
+        let first = tail.lsn.next();
+        let header = RecordHeader {
+            volume: self.row.meta.id,
+            seq: tail.seq.next(),
+            epoch: if is_claim { tail.epoch.next() } else { tail.epoch },
+            incarnation: self.incarnation,
+            previous: tail.hash,
+            lsns: LsnRange { first, last: littoral_types::Lsn(tail.lsn.0 + draft.commits) },
+            time_ms: components.clock.wall_ms(),
+            snapshot: tail.snapshot,
+            figures: draft.figures,
+            added: draft.added,
+        };
+        let record = Record { header, body: draft.body };
+        let path = keys::record(self.log.name(), record.header.seq);
+        let encoded = format::record::encode(&record, tail.seq).map_err(EngineError::damaged(&path))?;
+        if let Some((name, bytes)) = &encoded.body_blob {
+            faults.reach("publish.body")?;
+            self.upload_body(name, bytes).await?;
+        }
+        faults.reach("publish.drafted")?;
+        let intent = Intent {
+            seq: record.header.seq,
+            record: encoded.object,
+            body: encoded.body_blob.map(|(name, bytes)| (name, bytes.len() as u64)),
+            identities: draft.identities,
+        };
+        // A new volume has no row yet; its first claim brings it, in place of whatever a lost first claim left behind.
+        let reset = tail.seq == Seq::ZERO;
+        let volume = reset.then(|| self.row.clone());
+        let intended = Batch { reset, volume, intent: Some(Some(intent.clone())), ..Batch::default() };
+        self.manifest.commit(&self.row.meta.id, &intended)?;
+        faults.reach("publish.intended")?;
+        self.land(&intent).await?;
+        faults.reach("publish.landed")?;
+        self.commit(intent, record.body).await
+    }
+
+    async fn upload_body(&self, name: &BlobName, bytes: &[u8]) -> Result<(), EngineError> {
+        let body = InMemory::new(Bytes::copy_from_slice(bytes));
+        Ok(self.log.remote().upload(&keys::blob(self.log.name(), name), &body).await?)
+    }
+
+    /// Finishes what a killed predecessor had begun: the very same bytes, never new ones (rule P3). True when there was one.
+    pub async fn finish_intent(&mut self) -> Result<bool, EngineError> {
+        let Some(intent) = self.manifest.intent(&self.row.meta.id)? else { return Ok(false) };
+        let path = keys::record(self.log.name(), intent.seq);
+        let envelope = format::record::open(&intent.record).map_err(EngineError::damaged(&path))?;
+        // Whoever finds it must take it for ours.
+        self.incarnation = envelope.header.incarnation;
+        self.land(&intent).await?;
+        let body = match &intent.body {
+            None => None,
+            Some((name, _)) => Some(self.log.remote().get(&keys::blob(self.log.name(), name)).await?),
+        };
+        let (_, body) = format::record::decode(&intent.record, body.as_deref()).map_err(EngineError::damaged(&path))?;
+        self.commit(intent, body).await?;
+        self.incarnation = Incarnation(self.components.bits());
+        Ok(true)
+    }
+
+    /// Puts the record until its name certainly holds it, or certainly holds another.
+    async fn land(&mut self, intent: &Intent) -> Result<(), EngineError> {
+        let path = keys::record(self.log.name(), intent.seq);
+        let bytes = Bytes::copy_from_slice(&intent.record);
+        for attempt in 1..=TRIES_MAX {
+            let found = match self.log.remote().put_new(&path, bytes.clone()).await {
+                Ok(()) => return self.reread_after_silence(intent.seq).await,
+                Err(RemoteError::Exists { .. } | RemoteError::Unknown { .. }) => self.found(intent, &path).await?,
+                Err(error) => return Err(error.into()),
+            };
+            match settle(found, self.incarnation) {
+                Settled::Landed => return self.reread_after_silence(intent.seq).await,
+                Settled::Again if attempt < TRIES_MAX => {
+                    let pause = RETRY_PAUSE_MS << attempt;
+                    self.components.clock.sleep_ms(self.components.entropy.below(pause)).await;
+                }
+                Settled::Again => break,
+                Settled::Replan | Settled::Stop => {
+                    // The name is another's for good: this record can never be published as it is.
+                    self.note(|_| {}, Batch { intent: Some(None), ..Batch::default() })?;
+                    return Err(self.find_out_who_won().await?);
+                }
+            }
+        }
+        let detail = "its answer was lost each time, and the record is not there".to_owned();
+        Err(RemoteError::Unavailable { what: path.to_string(), tries: TRIES_MAX, detail }.into())
+    }
+
+    async fn found(&self, intent: &Intent, path: &littoral_types::ObjectPath) -> Result<Found, EngineError> {
+        match self.log.remote().get(path).await {
+            Ok(object) if object == intent.record => Ok(Found::Same),
+            Ok(object) => {
+                let envelope = format::record::open(&object).map_err(EngineError::damaged(path))?;
+                Ok(Found::Other { incarnation: envelope.header.incarnation })
+            }
+            Err(RemoteError::Missing { .. }) => Ok(Found::Nothing),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A writer that was stopped for long may have won a name that was pruned since: before anybody is told, the tail is
+    /// read again (rule P5).
+    async fn reread_after_silence(&mut self, seq: Seq) -> Result<(), EngineError> {
+        let now = self.components.clock.boot_ms();
+        if now.saturating_sub(self.seen_boot_ms) > PRUNE_GRACE_MS / 4 {
+            let newest = self.log.newest().await?;
+            if newest != Some(seq) {
+                return Err(self.find_out_who_won().await?);
+            }
+        }
+        self.seen_boot_ms = now;
+        Ok(())
+    }
+
+    /// Reads on from our tail and says who extended the log. Remembers a newer term, so that nothing is published again.
+    pub async fn find_out_who_won(&mut self) -> Result<EngineError, EngineError> {
+        let volume = self.log.url();
+        let local = self.tail().seq;
+        let opened = match self.log.since(link(&self.row.meta, self.tail())).await {
+            Ok(records) if !records.is_empty() => {
+                let claim = records.iter().rev().find_map(|record| match &record.body {
+                    RecordBody::Claim(claim) => {
+                        Some((record.envelope.header.epoch, claim.owner.clone(), record.envelope.header.seq))
+                    }
+                    _ => None,
+                });
+                let last = records.last().map_or(local, |record| record.envelope.header.seq);
+                Some((claim, last))
+            }
+            // Pruned away, or another chain altogether: the newest records tell.
+            Ok(_) | Err(EngineError::Chain { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let (claim, last) = match opened {
+            Some(found) => found,
+            None => match self.log.open().await? {
+                Some(opened) => {
+                    let owner = opened.tail.owner.clone();
+                    let newer = opened.tail.epoch > self.tail().epoch || opened.meta.id != self.row.meta.id;
+                    (owner.filter(|_| newer).map(|owner| (opened.tail.epoch, owner, opened.tail.seq)), opened.tail.seq)
+                }
+                None => return Ok(EngineError::RemoteBehind { volume, local, remote: Seq::ZERO }),
+            },
+        };
+        let Some((epoch, owner, seq)) = claim else {
+            return Ok(EngineError::Diverged { volume, local, remote: last, epoch: self.tail().epoch });
+        };
+        if self.tail().seq > Seq::ZERO {
+            self.note(|row| row.fenced = Some((epoch, owner.clone())), Batch::default())?;
+        }
+        Ok(EngineError::Superseded { volume, owner, epoch, seq })
+    }
+
+    /// Brings the manifest up to the record that landed.
+    async fn commit(&mut self, intent: Intent, body: RecordBody) -> Result<Seq, EngineError> {
+        let path = keys::record(self.log.name(), intent.seq);
+        let envelope = format::record::open(&intent.record).map_err(EngineError::damaged(&path))?;
+        let mut row = self.row.clone();
+        row.tail = advance(&row.tail, &envelope, &body);
+        row.tail.seen_ms = self.components.clock.wall_ms();
+        // An index repeats what its records did: the rows and the change log have it already.
+        let ops = if envelope.kind == RecordKind::Index { Vec::new() } else { body.ops().to_vec() };
+        let batch = Batch {
+            volume: Some(row.clone()),
+            ops,
+            log: Some((self.tail().seq, vec![summary(&envelope)])),
+            identities: intent.identities,
+            intent: Some(None),
+            job: (envelope.kind == RecordKind::Checkpoint).then_some(None),
+            ..Batch::default()
+        };
+        self.manifest.commit(&row.meta.id, &batch)?;
+        self.row = row;
+        self.components.faults.reach("publish.committed")?;
+        Ok(envelope.header.seq)
+    }
+}
+
+/// A volume's row before its first record.
+pub fn new_volume(meta: VolumeMeta) -> VolumeRow {
+    VolumeRow { meta, tail: super::read::tail_before_all(), fenced: None }
+}
+
+/// Records read from a log as one manifest batch on top of a known tail.
+pub fn batch_of(row: &VolumeRow, records: &[ReadRecord]) -> Option<Batch> {
+    let mut next = row.clone();
+    let mut ops = Vec::new();
+    for record in records {
+        next.tail = advance(&next.tail, &record.envelope, &record.body);
+        if record.envelope.kind != RecordKind::Index {
+            ops.extend_from_slice(record.body.ops());
+        }
+    }
+    let summaries: Vec<RecordSummary> = records.iter().map(ReadRecord::summary).collect();
+    (!summaries.is_empty()).then(|| Batch {
+        volume: Some(next),
+        ops,
+        log: Some((row.tail.seq, summaries)),
+        ..Batch::default()
+    })
+}
+
+/// The end of the chain that a volume's row knows.
+pub fn end_of(row: &VolumeRow) -> Link {
+    link(&row.meta, &row.tail)
+}
+
+/// Bytes in memory as an upload's body.
+#[derive(Debug)]
+pub(crate) struct InMemory {
+    bytes: Bytes,
+    crc64: u64,
+}
+
+impl InMemory {
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        let crc64 = format::hash::crc64(&bytes);
+        Self { bytes, crc64 }
+    }
+}
+
+impl BlobBody for InMemory {
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn crc64(&self) -> u64 {
+        self.crc64
+    }
+
+    fn read(&self, span: ByteSpan) -> io::Result<Bytes> {
+        let beyond = || io::Error::from(io::ErrorKind::UnexpectedEof);
+        let start = usize::try_from(span.offset).map_err(|_| beyond())?;
+        let end = span
+            .end()
+            .and_then(|end| usize::try_from(end).ok())
+            .filter(|end| *end <= self.bytes.len())
+            .ok_or_else(beyond)?;
+        Ok(self.bytes.slice(start..end))
+    }
+}

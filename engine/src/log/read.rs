@@ -1,0 +1,562 @@
+//! Reading a log: its tail, any place in it, its manifest snapshots.
+
+use crate::error::EngineError;
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use littoral_format as format;
+use littoral_format::keys::{self, Folder, ObjectKey};
+use littoral_plan::{Link, follows, index_walk};
+use littoral_ports::{Remote, RemoteError};
+use littoral_types::limits::INDEX_EVERY;
+use littoral_types::{
+    BodyPlace, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordSummary, Seq, Snapshot, TailRow, VolumeMeta,
+    VolumeName,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Records fetched at once.
+const RECORDS_IN_FLIGHT: usize = 32;
+/// Probes of one round when looking for a commit.
+const PROBES: u64 = 16;
+
+/// A volume's log under a remote.
+#[derive(Clone, Debug)]
+pub struct Log {
+    remote: Arc<dyn Remote>,
+    name: VolumeName,
+}
+
+/// A record with all that reading it told.
+#[derive(Clone, Debug)]
+pub struct ReadRecord {
+    /// Its header, hash and kind.
+    pub envelope: format::record::Envelope,
+    /// What it says.
+    pub body: RecordBody,
+    /// Its stored bytes.
+    pub object: Bytes,
+}
+
+impl ReadRecord {
+    /// What a history shows of it.
+    pub fn summary(&self) -> RecordSummary {
+        summary(&self.envelope)
+    }
+}
+
+/// What a history shows of a header.
+pub fn summary(envelope: &format::record::Envelope) -> RecordSummary {
+    let header = &envelope.header;
+    RecordSummary {
+        seq: header.seq,
+        kind: envelope.kind,
+        hash: envelope.hash,
+        epoch: header.epoch,
+        lsns: header.lsns,
+        time_ms: header.time_ms,
+        page_count: header.figures.page_count,
+        added: header.added,
+    }
+}
+
+/// A log opened at one record: enough to find any page as of it.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What never changes.
+    pub meta: VolumeMeta,
+    /// The log's end as of that record.
+    pub tail: TailRow,
+    /// The manifest snapshot it starts from.
+    pub snapshot: Option<Snapshot>,
+    /// What was done since, summed up where index records could.
+    pub ops: Vec<ManifestOp>,
+    /// The newest records, oldest first: all since the newest index, and those that the index lists.
+    pub recent: Vec<RecordSummary>,
+}
+
+impl Opened {
+    /// The end of the chain.
+    pub fn link(&self) -> Link {
+        link(&self.meta, &self.tail)
+    }
+}
+
+/// The end of the chain as a tail row says it.
+pub fn link(meta: &VolumeMeta, tail: &TailRow) -> Link {
+    Link { volume: Some(meta.id), seq: tail.seq, hash: tail.hash, epoch: tail.epoch, lsn: tail.lsn }
+}
+
+/// The tail after one more record.
+pub fn advance(tail: &TailRow, envelope: &format::record::Envelope, body: &RecordBody) -> TailRow {
+    let header = &envelope.header;
+    let mut next = TailRow {
+        seq: header.seq,
+        hash: envelope.hash,
+        epoch: header.epoch,
+        incarnation: header.incarnation,
+        lsn: header.lsns.last,
+        time_ms: header.time_ms,
+        figures: header.figures,
+        snapshot: tail.snapshot.max(header.snapshot),
+        ..tail.clone()
+    };
+    match body {
+        RecordBody::Claim(claim) => next.owner = Some(claim.owner.clone()),
+        RecordBody::Release(_) => next.owner = None,
+        RecordBody::Checkpoint(checkpoint) => next.schema = checkpoint.schema.or(next.schema),
+        RecordBody::Index(index) => {
+            next.index = Some((header.seq, envelope.hash));
+            next.owner = index.owner.clone();
+            next.schema = index.schema;
+            next.floor = next.floor.max(index.floor);
+        }
+        RecordBody::Prune(prune) => next.floor = next.floor.max(prune.floor),
+        RecordBody::Segment(_) | RecordBody::Coalesce(_) => {}
+    }
+    next
+}
+
+/// Before a volume's first record.
+pub fn tail_before_all() -> TailRow {
+    TailRow {
+        seq: Seq::ZERO,
+        hash: RecordHash::NONE,
+        epoch: littoral_types::Epoch::ZERO,
+        incarnation: littoral_types::Incarnation([0; 16]),
+        owner: None,
+        lsn: Lsn::ZERO,
+        time_ms: 0,
+        figures: littoral_types::VolumeFigures::default(),
+        schema: None,
+        snapshot: Seq::ZERO,
+        index: None,
+        floor: Seq::ZERO,
+        seen_ms: 0,
+    }
+}
+
+/// The tail as of the manifest snapshot that an opened log starts from.
+pub fn start_of(opened: &Opened) -> TailRow {
+    opened.snapshot.as_ref().map_or_else(tail_before_all, tail_of)
+}
+
+fn tail_of(snapshot: &Snapshot) -> TailRow {
+    TailRow {
+        seq: snapshot.seq,
+        hash: snapshot.record,
+        epoch: snapshot.epoch,
+        incarnation: snapshot.incarnation,
+        owner: snapshot.owner.clone(),
+        lsn: snapshot.lsn,
+        time_ms: snapshot.time_ms,
+        figures: snapshot.figures,
+        schema: snapshot.schema,
+        snapshot: snapshot.seq,
+        index: None,
+        floor: snapshot.floor,
+        seen_ms: 0,
+    }
+}
+
+impl Log {
+    /// The log of this volume, whether it exists or not.
+    pub const fn new(remote: Arc<dyn Remote>, name: VolumeName) -> Self {
+        Self { remote, name }
+    }
+
+    /// Whose log.
+    pub const fn name(&self) -> &VolumeName {
+        &self.name
+    }
+
+    /// Where it is.
+    pub const fn remote(&self) -> &Arc<dyn Remote> {
+        &self.remote
+    }
+
+    /// The volume's URL.
+    pub fn url(&self) -> String {
+        format!("{}/{}", self.remote.url().trim_end_matches('/'), self.name)
+    }
+
+    /// The newest record's place: one LIST of one name.
+    pub async fn newest(&self) -> Result<Option<Seq>, EngineError> {
+        let listed = self.remote.list(&keys::folder(&self.name, Folder::Log), None, 1).await?;
+        let Some(meta) = listed.first() else { return Ok(None) };
+        match ObjectKey::parse(&meta.path) {
+            Some((_, ObjectKey::Record(seq))) => Ok(Some(seq)),
+            _ => Err(EngineError::NotAVolume {
+                volume: self.url(),
+                detail: format!("{} stands where its records would", meta.path),
+            }),
+        }
+    }
+
+    /// One record, body included; `None` when there is none at this place.
+    pub async fn record(&self, seq: Seq) -> Result<Option<ReadRecord>, EngineError> {
+        let path = keys::record(&self.name, seq);
+        let object = match self.remote.get(&path).await {
+            Ok(object) => object,
+            Err(RemoteError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.read(seq, object).await.map(Some)
+    }
+
+    /// Verifies a record's bytes, and fetches its body where that is a blob.
+    async fn read(&self, seq: Seq, object: Bytes) -> Result<ReadRecord, EngineError> {
+        let path = keys::record(&self.name, seq);
+        let envelope = format::record::open(&object).map_err(EngineError::damaged(&path))?;
+        let body = match &envelope.body {
+            BodyPlace::Inline { .. } => None,
+            BodyPlace::Blob(blob) => {
+                let home = match &blob.home {
+                    Home::Own => &self.name,
+                    Home::Other(name) => name,
+                };
+                Some(self.remote.get(&keys::blob(home, &blob.name)).await?)
+            }
+        };
+        let (envelope, body) = format::record::decode(&object, body.as_deref()).map_err(EngineError::damaged(&path))?;
+        if envelope.header.seq != seq {
+            let source = littoral_plan::ChainBreak::Seq { found: envelope.header.seq, expected: seq };
+            return Err(EngineError::Chain { volume: self.url(), source });
+        }
+        Ok(ReadRecord { envelope, body, object })
+    }
+
+    /// A record's header alone; `None` when there is none at this place.
+    pub async fn envelope(&self, seq: Seq) -> Result<Option<format::record::Envelope>, EngineError> {
+        let path = keys::record(&self.name, seq);
+        match self.remote.get(&path).await {
+            Ok(object) => format::record::open(&object).map(Some).map_err(EngineError::damaged(&path)),
+            Err(RemoteError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The hint. One that is missing, damaged or of another format is no hint.
+    pub async fn head(&self) -> Result<Option<Head>, EngineError> {
+        let path = keys::head(&self.name);
+        match self.remote.get(&path).await {
+            Ok(bytes) => match format::head::decode(&bytes) {
+                Ok(head) => Ok(Some(head)),
+                Err(error) => {
+                    tracing::warn!(%path, %error, "the head is unreadable: going on without this hint");
+                    Ok(None)
+                }
+            },
+            Err(RemoteError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A manifest snapshot; `None` when there is none for this record.
+    pub async fn snapshot(&self, seq: Seq) -> Result<Option<Snapshot>, EngineError> {
+        let path = keys::snapshot(&self.name, seq);
+        let bytes = match self.remote.get(&path).await {
+            Ok(bytes) => bytes,
+            Err(RemoteError::Missing { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let snapshot = format::snapshot::decode(&bytes).map_err(EngineError::damaged(&path))?;
+        if snapshot.seq != seq {
+            return Err(self.inconsistent(format!("{path} says that it is the snapshot of record {}", snapshot.seq)));
+        }
+        Ok(Some(snapshot))
+    }
+
+    /// The newest manifest snapshot at or before a record, from a listing.
+    pub async fn snapshot_at_or_before(&self, seq: Seq) -> Result<Option<Seq>, EngineError> {
+        let after = keys::snapshot(&self.name, seq.next());
+        let listed = self.remote.list(&keys::folder(&self.name, Folder::Snapshots), Some(&after), 1).await?;
+        Ok(listed.first().and_then(|meta| match ObjectKey::parse(&meta.path) {
+            Some((_, ObjectKey::Snapshot(seq))) => Some(seq),
+            _ => None,
+        }))
+    }
+
+    /// Opens the log at a manifest snapshot alone, as a named snapshot keeps it: no record is needed.
+    pub async fn open_snapshot(&self, seq: Seq) -> Result<Option<Opened>, EngineError> {
+        let Some(snapshot) = self.snapshot(seq).await? else { return Ok(None) };
+        self.chain(Some(snapshot), Vec::new(), 0, seq).await.map(Some)
+    }
+
+    pub(crate) fn inconsistent(&self, detail: String) -> EngineError {
+        EngineError::Inconsistent { volume: self.url(), detail }
+    }
+
+    /// Opens the log at its newest record; `None` when there is no such volume.
+    ///
+    /// Two rounds: head and the newest name, then everything those name.
+    pub async fn open(&self) -> Result<Option<Opened>, EngineError> {
+        let (head, newest) = futures::future::try_join(self.head(), self.newest()).await?;
+        let Some(tail) = newest else {
+            return match head {
+                None => Ok(None),
+                Some(head) => Err(EngineError::RemoteBehind { volume: self.url(), local: head.seq, remote: Seq::ZERO }),
+            };
+        };
+        // A head beyond the tail, or of another volume, is no hint.
+        let hint = head.filter(|head| head.snapshot.seq <= tail);
+        self.open_with(tail, hint).await.map(Some)
+    }
+
+    /// Opens the log as of one record. `None` when the record is gone or was never there.
+    pub async fn open_at(&self, seq: Seq) -> Result<Option<Opened>, EngineError> {
+        let Some(newest) = self.newest().await? else { return Ok(None) };
+        if seq > newest || self.envelope(seq).await?.is_none() {
+            return Ok(None);
+        }
+        self.open_with(seq, None).await.map(Some)
+    }
+
+    async fn open_with(&self, tail: Seq, hint: Option<Head>) -> Result<Opened, EngineError> {
+        let hinted = hint.as_ref().map(|head| head.snapshot.seq);
+        let inline = hint.and_then(|head| head.inline).map(|snapshot| *snapshot);
+        if let Some(seq) = hinted {
+            match self.load(seq, inline, tail).await {
+                Ok(Some(opened)) => return Ok(opened),
+                // A newer snapshot than the head says: indexes count from there.
+                Ok(None) => {}
+                // An old head may name what has been pruned since. The newest record knows better.
+                Err(error) if is_missing(&error) => {
+                    tracing::warn!(volume = %self.name, %error, "the head is too old: starting from the newest record");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(envelope) = self.envelope(tail).await? else {
+            return Err(self.inconsistent(format!("record {tail} was listed and is not there")));
+        };
+        let start = envelope.header.snapshot;
+        let opened = match self.load(start, None, tail).await {
+            // Pruned since the record was written: the pruner left one at its floor.
+            Err(error) if is_missing(&error) => match self.snapshot_at_or_before(tail).await? {
+                Some(newer) if newer > start => self.load(newer, None, tail).await?,
+                _ => return Err(error),
+            },
+            opened => opened?,
+        };
+        opened.ok_or_else(|| self.inconsistent(format!("record {tail} was read twice and says two things")))
+    }
+
+    /// Everything between a manifest snapshot and a record, in one round. `None` when the record knows a newer snapshot.
+    async fn load(&self, start: Seq, inline: Option<Snapshot>, tail: Seq) -> Result<Option<Opened>, EngineError> {
+        let walk = index_walk(start, tail);
+        let wanted: Vec<Seq> = walk.indexes.iter().chain(&walk.records).copied().collect();
+        let snapshot = async {
+            match inline {
+                Some(snapshot) => Ok(Some(snapshot)),
+                None if start == Seq::ZERO => Ok(None),
+                None => match self.snapshot(start).await? {
+                    Some(snapshot) => Ok(Some(snapshot)),
+                    None => Err(EngineError::Remote(RemoteError::Missing {
+                        path: keys::snapshot(&self.name, start).to_string(),
+                    })),
+                },
+            }
+        };
+        let records = stream::iter(wanted)
+            .map(|seq| async move {
+                self.record(seq).await?.ok_or_else(|| {
+                    EngineError::Remote(RemoteError::Missing { path: keys::record(&self.name, seq).to_string() })
+                })
+            })
+            .buffered(RECORDS_IN_FLIGHT)
+            .try_collect::<Vec<ReadRecord>>();
+        let (snapshot, records) = futures::future::try_join(snapshot, records).await?;
+        // The snapshot of the tail itself is written after it, so that the tail does not know it.
+        if records.last().is_some_and(|newest: &ReadRecord| newest.envelope.header.snapshot > start) {
+            return Ok(None);
+        }
+        self.chain(snapshot, records, walk.indexes.len(), tail).await.map(Some)
+    }
+
+    /// Checks that what was read is one chain and folds it.
+    async fn chain(
+        &self,
+        snapshot: Option<Snapshot>,
+        records: Vec<ReadRecord>,
+        indexes: usize,
+        tail: Seq,
+    ) -> Result<Opened, EngineError> {
+        let broken = |source| EngineError::Chain { volume: self.url(), source };
+        let mut row = snapshot.as_ref().map_or_else(tail_before_all, tail_of);
+        let mut meta = snapshot.as_ref().map(|snapshot| snapshot.volume.clone());
+        let mut ops = Vec::new();
+        let mut recent: Vec<RecordSummary> = Vec::new();
+        for (at, record) in records.iter().enumerate() {
+            let header = &record.envelope.header;
+            if at < indexes {
+                let RecordBody::Index(index) = &record.body else {
+                    return Err(self.inconsistent(format!("record {} is no index, and one stands there", header.seq)));
+                };
+                self.check_index(&row, record, index, snapshot.as_ref())?;
+                recent.clone_from(&index.recent);
+                recent.push(record.summary());
+            } else {
+                let volume = meta.as_ref().map(|meta| meta.id).or(row_volume(&records, at));
+                let end = Link { volume, seq: row.seq, hash: row.hash, epoch: row.epoch, lsn: row.lsn };
+                follows(&end, header, record.envelope.kind).map_err(broken)?;
+                recent.push(record.summary());
+            }
+            if let RecordBody::Claim(claim) = &record.body {
+                meta = Some(claim.volume.clone());
+            }
+            row = advance(&row, &record.envelope, &record.body);
+            ops.extend_from_slice(record.body.ops());
+        }
+        if row.seq != tail {
+            return Err(self.inconsistent(format!("the log was opened at record {} instead of {tail}", row.seq)));
+        }
+        let meta = match meta {
+            Some(meta) => meta,
+            // Only index records were read: the volume is told by its first claim.
+            None => match self.record(Seq(1)).await?.map(|record| record.body) {
+                Some(RecordBody::Claim(claim)) => claim.volume,
+                _ => return Err(self.inconsistent("its first record is no claim".to_owned())),
+            },
+        };
+        if records.iter().any(|record| record.envelope.header.volume != meta.id) {
+            return Err(self.inconsistent(format!("records of another volume stand in the log of {}", meta.id)));
+        }
+        if meta.name != self.name {
+            return Err(EngineError::NotAVolume {
+                volume: self.url(),
+                detail: format!(
+                    "its records belong to a volume called {}: a copied folder cannot be opened under a new name",
+                    meta.name
+                ),
+            });
+        }
+        Ok(Opened { meta, tail: row, snapshot, ops, recent })
+    }
+
+    /// An index does not follow from the record read before it, so that other things are checked: that nothing is missing
+    /// between them, that it names the very record it counts from, and that what it lists agrees with what is known.
+    fn check_index(
+        &self,
+        row: &TailRow,
+        record: &ReadRecord,
+        index: &littoral_types::Index,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<(), EngineError> {
+        let header = &record.envelope.header;
+        if littoral_plan::index_span(header.seq).is_none_or(|span| index.after < span) || index.after > row.seq {
+            return Err(self.inconsistent(format!(
+                "the index at record {} sums up from record {}, and what was read ends at {}",
+                header.seq, index.after, row.seq
+            )));
+        }
+        let counts_from = index.after < row.seq || row.seq == Seq::ZERO || index.previous == Some(row.hash);
+        let listed = snapshot.is_none_or(|snapshot| {
+            index.recent.iter().all(|entry| entry.seq != snapshot.seq || entry.hash == snapshot.record)
+        });
+        let last =
+            index.recent.last().is_none_or(|entry| entry.seq.next() == header.seq && entry.hash == header.previous);
+        let forward = header.epoch >= row.epoch && header.lsns.last >= row.lsn;
+        if counts_from && listed && last && forward {
+            return Ok(());
+        }
+        Err(EngineError::Chain { volume: self.url(), source: littoral_plan::ChainBreak::Hash { seq: header.seq } })
+    }
+
+    /// The newest record whose last commit is `lsn`, looking in a log opened at its tail. Rounds of parallel probes: the
+    /// depth grows with the logarithm of the log's length to the base of [`PROBES`].
+    pub async fn locate(&self, opened: &Opened, lsn: Lsn) -> Result<Option<RecordSummary>, EngineError> {
+        if lsn > opened.tail.lsn {
+            return Ok(None);
+        }
+        let mut known: BTreeMap<Seq, RecordSummary> =
+            opened.recent.iter().map(|entry| (entry.seq, entry.clone())).collect();
+        let oldest = known.first_key_value().map(|(seq, entry)| (*seq, entry.lsns.last));
+        if let Some((oldest, _)) = oldest.filter(|(_, last)| *last > lsn) {
+            // The answer lies in low..high; the record at `high` is beyond it.
+            let (mut low, mut high) = (opened.tail.floor.0.max(1), oldest.0);
+            while low < high {
+                let step = (high - low).div_ceil(PROBES);
+                let probes: Vec<Seq> =
+                    (low..high).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(Seq).collect();
+                let found: Vec<Option<format::record::Envelope>> = stream::iter(probes)
+                    .map(|seq| self.envelope(seq))
+                    .buffered(RECORDS_IN_FLIGHT)
+                    .try_collect()
+                    .await?;
+                for entry in found.iter().flatten().map(summary) {
+                    if entry.lsns.last <= lsn {
+                        low = low.max(entry.seq.0);
+                    } else {
+                        high = high.min(entry.seq.0);
+                    }
+                    known.insert(entry.seq, entry);
+                }
+                if step == 1 {
+                    break;
+                }
+            }
+        }
+        Ok(known.into_values().filter(|entry| entry.lsns.last == lsn).max_by_key(|entry| entry.seq))
+    }
+
+    /// Up to `max` records before `before`, newest first: what a history shows a page of.
+    pub async fn history(&self, opened: &Opened, before: Seq, max: usize) -> Result<Vec<RecordSummary>, EngineError> {
+        let mut page: BTreeMap<Seq, RecordSummary> =
+            opened.recent.iter().filter(|entry| entry.seq < before).map(|entry| (entry.seq, entry.clone())).collect();
+        let floor = opened.tail.floor.0.max(1);
+        let mut oldest = page.first_key_value().map_or(before, |(seq, _)| *seq);
+        while page.len() < max && oldest.0 > floor {
+            // The index at or after the gap lists the records before it.
+            let index = Seq((oldest.0 - 1).div_ceil(INDEX_EVERY) * INDEX_EVERY);
+            let listed = match self.record(index).await? {
+                Some(ReadRecord { body: RecordBody::Index(body), envelope, .. }) => {
+                    let mut listed = body.recent;
+                    listed.push(summary(&envelope));
+                    listed
+                }
+                _ => {
+                    let gap: Vec<Seq> = (floor.max(oldest.0.saturating_sub(INDEX_EVERY))..oldest.0).map(Seq).collect();
+                    let found: Vec<Option<format::record::Envelope>> = stream::iter(gap)
+                        .map(|seq| self.envelope(seq))
+                        .buffered(RECORDS_IN_FLIGHT)
+                        .try_collect()
+                        .await?;
+                    found.iter().flatten().map(summary).collect()
+                }
+            };
+            let count = page.len();
+            page.extend(
+                listed
+                    .into_iter()
+                    .filter(|entry| entry.seq < oldest && entry.seq.0 >= floor)
+                    .map(|entry| (entry.seq, entry)),
+            );
+            if page.len() == count {
+                break;
+            }
+            oldest = page.first_key_value().map_or(oldest, |(seq, _)| *seq);
+        }
+        Ok(page.into_values().rev().take(max).collect())
+    }
+
+    /// All records after a known end, in order, verified: what happened meanwhile.
+    pub async fn since(&self, mut end: Link) -> Result<Vec<ReadRecord>, EngineError> {
+        let mut records = Vec::new();
+        while let Some(record) = self.record(end.seq.next()).await? {
+            follows(&end, &record.envelope.header, record.envelope.kind)
+                .map_err(|source| EngineError::Chain { volume: self.url(), source })?;
+            end = Link::after(&record.envelope.header, record.envelope.hash);
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+fn row_volume(records: &[ReadRecord], at: usize) -> Option<littoral_types::VolumeId> {
+    at.checked_sub(1).and_then(|before| records.get(before)).map(|record| record.envelope.header.volume)
+}
+
+fn is_missing(error: &EngineError) -> bool {
+    matches!(error, EngineError::Remote(RemoteError::Missing { .. }))
+}

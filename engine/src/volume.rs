@@ -1,0 +1,304 @@
+//! A database's volume opened for writing: whose it is, and what follows when it is not ours.
+//!
+//! | the database is | the remote has | what happens |
+//! |---|---|---|
+//! | bound, its manifest known | our tail | goes on |
+//! | bound, its manifest known | more, with a newer claim | refused: superseded, by whom (I3) |
+//! | bound, its manifest known | more, without one | refused: diverged, as after restoring a machine's image (P3) |
+//! | bound, its manifest known | less | refused: the remote lost records |
+//! | bound, its manifest lost | our volume, our term | the manifest is rebuilt from the object store alone |
+//! | not bound | nothing | a new volume: probe, bind, claim |
+//! | not bound | a volume | refused with the choices (P3, P14), unless `takeover` names its epoch |
+
+use crate::components::Components;
+use crate::error::EngineError;
+use crate::exec::rebuild::rebuild;
+use crate::log::publish::new_volume;
+use crate::log::{Draft, Log, Opened, Writer};
+use littoral_local::{Scratch, Store, WorkerLock};
+use littoral_ports::{Manifest, Remote};
+use littoral_types::{
+    Claim, Epoch, FooterFigures, IdentityKey, Owner, RecordBody, Release, Seq, TailRow, VolumeId, VolumeKind,
+    VolumeMeta, VolumeName, VolumeRow,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is to be opened.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The database file.
+    pub database: PathBuf,
+    /// The volume's name, where it is given; else the binding's, else the file's base name.
+    pub volume: Option<VolumeName>,
+    /// The epoch that the user takes over from, by name.
+    pub takeover: Option<Epoch>,
+    /// Whether a store that does not honour a conditional PUT is refused.
+    pub fencing: bool,
+}
+
+/// The stores that a volume lies in.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// The local directory.
+    pub store: Store,
+    /// Its manifest.
+    pub manifest: Arc<dyn Manifest>,
+    /// The object store.
+    pub remote: Arc<dyn Remote>,
+}
+
+/// A volume that may be written, for as long as this lives.
+#[derive(Debug)]
+pub struct Session {
+    /// Extends its log.
+    pub writer: Writer,
+    /// Where blobs are built.
+    pub scratch: Scratch,
+    /// Whether an interrupted publication was finished on the way.
+    pub finished_intent: bool,
+    /// The store's, so that nobody else in this machine works on it.
+    _lock: WorkerLock,
+}
+
+/// The volume's name that a database gets when nobody chooses one: its file's base name.
+pub fn default_name(database: &Path) -> Result<VolumeName, EngineError> {
+    let base = database.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    base.parse().map_err(|error| {
+        EngineError::Settings(format!("the file's name cannot name a volume: {error}: say --volume=NAME"))
+    })
+}
+
+/// The volume's name for reading: given, bound, or derived; in that order.
+pub fn name_of(store: Option<&Store>, database: &Path, volume: Option<&VolumeName>) -> Result<VolumeName, EngineError> {
+    if let Some(volume) = volume {
+        return Ok(volume.clone());
+    }
+    match store.map(|store| store.find_path(database)).transpose()?.flatten() {
+        Some(found) => Ok(found.binding.volume),
+        None => default_name(database),
+    }
+}
+
+/// Opens a database's volume for writing.
+pub async fn open_for_writing(
+    stores: &Stores,
+    components: &Components,
+    target: &Target,
+) -> Result<Session, EngineError> {
+    let lock = stores.store.lock_worker()?;
+    let url = stores.remote.url();
+    let bound = stores.store.resolve(&target.database, target.volume.as_ref(), &url)?;
+    let name = match &bound {
+        Some(found) => found.binding.volume.clone(),
+        None => name_of(None, &target.database, target.volume.as_ref())?,
+    };
+    let id = bound.map(|found| found.binding.id);
+    let opening = Opening { stores, components, target, log: Log::new(stores.remote.clone(), name) };
+    let (writer, finished_intent) = opening.writer(id).await?;
+    let scratch = stores.store.scratch(components.quota.clone());
+    let running = writer.manifest().job(&writer.row().meta.id)?.map(|(birth, _)| birth);
+    let ours = writer.row().meta.id;
+    scratch.sweep(|volume, birth| *volume == ours && running == Some(birth))?;
+    Ok(Session { writer, scratch, finished_intent, _lock: lock })
+}
+
+/// Ends our term in order, so that the next writer needs no takeover.
+pub async fn release(writer: &mut Writer) -> Result<Seq, EngineError> {
+    let tail = writer.row().tail.clone();
+    let Some(owner) = tail.owner.clone() else { return Ok(tail.seq) };
+    writer.publish(plain(RecordBody::Release(Release { owner }), &tail)).await
+}
+
+fn plain(body: RecordBody, tail: &TailRow) -> Draft {
+    Draft { body, commits: 0, figures: tail.figures, added: FooterFigures::default(), identities: Vec::new() }
+}
+
+struct Opening<'a> {
+    stores: &'a Stores,
+    components: &'a Components,
+    target: &'a Target,
+    log: Log,
+}
+
+impl Opening<'_> {
+    async fn writer(&self, bound: Option<VolumeId>) -> Result<(Writer, bool), EngineError> {
+        let manifest = &self.stores.manifest;
+        let known = match (bound, manifest.volume(self.log.name())?) {
+            (Some(id), Some(row)) if row.meta.id == id && self.is_begun(&row)? => Some(row),
+            (None, Some(row)) if self.is_bound_elsewhere(row.meta.id)? => {
+                return Err(EngineError::Settings(format!(
+                    "this store has another database under the name {} already: say --volume=NAME",
+                    self.log.name()
+                )));
+            }
+            _ => None,
+        };
+        let Some(row) = known else { return self.without_manifest(bound).await.map(|writer| (writer, false)) };
+        let going_on = self.go_on(row).await;
+        match (going_on, self.target.takeover) {
+            (Err(EngineError::Superseded { .. } | EngineError::Diverged { .. }), Some(epoch)) => {
+                let Some(opened) = self.log.open().await? else { return Err(EngineError::NoVolume(self.log.url())) };
+                self.take_over(opened, epoch, bound).await.map(|writer| (writer, false))
+            }
+            (going_on, _) => going_on,
+        }
+    }
+
+    /// A row whose first claim never landed, and is not about to, is no volume.
+    fn is_begun(&self, row: &VolumeRow) -> Result<bool, EngineError> {
+        Ok(row.tail.seq > Seq::ZERO || self.stores.manifest.intent(&row.meta.id)?.is_some())
+    }
+
+    fn is_bound_elsewhere(&self, id: VolumeId) -> Result<bool, EngineError> {
+        Ok(self.stores.store.bindings()?.iter().any(|binding| binding.id == id))
+    }
+
+    fn writer_at(&self, row: VolumeRow) -> Writer {
+        Writer::new(self.log.clone(), self.stores.manifest.clone(), self.components.clone(), row)
+    }
+
+    fn owner(&self) -> Owner {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let label = format!("{host}:{}", self.stores.store.root().display());
+        let label = label.chars().take(littoral_types::limits::TEXT_LEN_MAX / 4).collect();
+        Owner { store: self.stores.store.id(), label }
+    }
+
+    async fn go_on(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
+        if let Some((epoch, owner)) = row.fenced {
+            return Err(EngineError::Superseded { volume: self.log.url(), owner, epoch, seq: row.tail.seq });
+        }
+        let mut writer = self.writer_at(row);
+        let finished = writer.finish_intent().await?;
+        let ours = writer.row().tail.seq;
+        match self.log.newest().await? {
+            Some(newest) if newest == ours => {}
+            Some(newest) if newest > ours => return Err(writer.find_out_who_won().await?),
+            newest => {
+                let remote = newest.unwrap_or(Seq::ZERO);
+                return Err(EngineError::RemoteBehind { volume: self.log.url(), local: ours, remote });
+            }
+        }
+        self.bind(writer.row().meta.id)?;
+        match &writer.row().tail.owner {
+            Some(owner) if owner.store == self.stores.store.id() => {}
+            // Released: the next term begins without a takeover.
+            None => self.claim(&mut writer, None).await?,
+            Some(owner) => {
+                let (owner, tail) = (owner.clone(), &writer.row().tail);
+                return Err(EngineError::Superseded {
+                    volume: self.log.url(),
+                    owner,
+                    epoch: tail.epoch,
+                    seq: tail.seq,
+                });
+            }
+        }
+        Ok((writer, finished))
+    }
+
+    async fn without_manifest(&self, bound: Option<VolumeId>) -> Result<Writer, EngineError> {
+        let Some(opened) = self.log.open().await? else { return self.begin(bound).await };
+        let tail = &opened.tail;
+        let ours = bound == Some(opened.meta.id)
+            && tail.owner.as_ref().is_none_or(|owner| owner.store == self.stores.store.id());
+        match self.target.takeover {
+            None if ours => {
+                tracing::info!(volume = %self.log.name(), "the local manifest is gone: rebuilding it from the object store");
+                let row = self.rebuilt(&opened).await?;
+                let mut writer = self.writer_at(row);
+                if writer.row().tail.owner.is_none() {
+                    self.claim(&mut writer, None).await?;
+                }
+                Ok(writer)
+            }
+            None => Err(EngineError::NotBound {
+                volume: self.log.url(),
+                owner: tail
+                    .owner
+                    .as_ref()
+                    .map_or_else(|| "nobody: it was released".to_owned(), |owner| owner.label.clone()),
+                epoch: tail.epoch,
+                lsn: tail.lsn,
+            }),
+            Some(epoch) => self.take_over(opened, epoch, bound).await,
+        }
+    }
+
+    async fn rebuilt(&self, opened: &Opened) -> Result<VolumeRow, EngineError> {
+        let now = self.components.clock.wall_ms();
+        rebuild(&self.log, opened, &*self.stores.manifest, &*self.components.progress, now).await
+    }
+
+    async fn take_over(&self, opened: Opened, epoch: Epoch, bound: Option<VolumeId>) -> Result<Writer, EngineError> {
+        let tail = &opened.tail;
+        if tail.epoch != epoch {
+            return Err(EngineError::WrongTakeover {
+                volume: self.log.url(),
+                said: epoch,
+                found: tail.epoch,
+                owner: tail.owner.as_ref().map_or_else(|| "released".to_owned(), |owner| owner.label.clone()),
+            });
+        }
+        self.probe().await?;
+        let takes_over = tail.owner.is_some().then_some(epoch);
+        let row = self.rebuilt(&opened).await?;
+        if let Some(old) = bound.filter(|old| *old != opened.meta.id) {
+            self.stores.store.unbind(old)?;
+        }
+        let mut writer = self.writer_at(row);
+        self.claim(&mut writer, takes_over).await?;
+        self.bind(opened.meta.id)?;
+        Ok(writer)
+    }
+
+    /// A new volume. Bound before it is claimed, so that a crash between the two leaves a name that only this database uses.
+    async fn begin(&self, bound: Option<VolumeId>) -> Result<Writer, EngineError> {
+        if let Some(epoch) = self.target.takeover {
+            let detail = format!("there is nothing to take over (--takeover={epoch})");
+            return Err(EngineError::NoSuchPosition { volume: self.log.url(), detail });
+        }
+        self.probe().await?;
+        let meta = VolumeMeta {
+            id: bound.unwrap_or_else(|| VolumeId(self.components.bits())),
+            name: self.log.name().clone(),
+            kind: VolumeKind::Database,
+            identity_key: IdentityKey(self.components.bits()),
+            created_ms: self.components.clock.wall_ms(),
+        };
+        self.bind(meta.id)?;
+        let id = meta.id;
+        let mut writer = self.writer_at(new_volume(meta));
+        let claimed = self.claim(&mut writer, None).await;
+        if matches!(claimed, Err(EngineError::Superseded { .. } | EngineError::Diverged { .. })) {
+            // Somebody else was first: the name is theirs, and nothing of ours was published.
+            self.stores.store.unbind(id)?;
+            self.stores.manifest.commit(&id, &littoral_ports::Batch { reset: true, ..Default::default() })?;
+        }
+        claimed?;
+        Ok(writer)
+    }
+
+    fn bind(&self, id: VolumeId) -> Result<(), EngineError> {
+        self.stores.store.bind(&self.target.database, self.log.name(), id, &self.stores.remote.url())?;
+        Ok(())
+    }
+
+    async fn claim(&self, writer: &mut Writer, takes_over: Option<Epoch>) -> Result<(), EngineError> {
+        let claim = Claim { owner: self.owner(), takes_over, volume: writer.row().meta.clone() };
+        let tail = writer.row().tail.clone();
+        writer.publish(plain(RecordBody::Claim(claim), &tail)).await?;
+        Ok(())
+    }
+
+    /// Two writers, one winner: or the user is told, before anything depends on it.
+    async fn probe(&self) -> Result<(), EngineError> {
+        if self.target.fencing {
+            littoral_remote::probe(&*self.stores.remote, self.log.name().as_str(), &*self.components.entropy).await?;
+        } else {
+            tracing::warn!(volume = %self.log.name(), "fencing is off: two writers of this volume can both win");
+        }
+        Ok(())
+    }
+}
