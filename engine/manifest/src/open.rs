@@ -1,0 +1,373 @@
+//! The LMDB environment: opened once, shared, grown, and opened anew after a fork. The only room here with `unsafe`.
+//!
+//! Rules; each unsafe block cites those that make it sound:
+//!
+//! - **U1** One environment per directory and process. [`Environment::shared`] hands out the one that is open; heed refuses
+//!   a second.
+//! - **U2** LMDB alone touches its files. Nothing of ours opens `data.mdb` or `lock.mdb`: closing any descriptor of the lock
+//!   file would drop LMDB's POSIX locks on it (rule S9's reason), and writing to the data file would change mapped memory.
+//! - **U3** The map never moves under a transaction. Transactions live only inside [`Environment::read`] and
+//!   [`Environment::write`], which hold the slot's lock shared; whoever moves the map holds it alone.
+//! - **U4** No flag that weakens locks or syncs is set, and stores on network file systems are refused before (rule P12).
+//! - **U5** An environment is never used by another process than the one that opened it: the process id is compared before
+//!   every transaction. A forked child drops its copy, which closes its own descriptors and maps and touches no lock of the
+//!   parent's (LMDB clears only readers of its own process id; POSIX locks are not inherited), and opens its own.
+//! - **U6** A data file that ends before its last page is refused before a page beyond its end could be read (SIGBUS).
+
+use crate::table::Tables;
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use littoral_format::FormatError;
+use littoral_format::rows::number;
+use littoral_ports::ManifestError;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
+use std::time::{Duration, Instant};
+
+/// The layout of the tables as a whole. Rows have versions of their own.
+const LAYOUT: u64 = 1;
+/// Where `meta` keeps it.
+const LAYOUT_KEY: &[u8] = b"layout";
+/// Tables that an environment has room for: ours, and those that later versions add.
+const TABLES_MAX: u32 = 64;
+/// Read transactions at once, over all processes.
+const READERS_MAX: u32 = 1024;
+/// Address space that is asked for at first. Costs nothing until it is used.
+pub(crate) const MAP_BYTES: usize = 1 << 36;
+/// Least address space to go on with, where the process may not have much.
+const MAP_BYTES_MIN: usize = 1 << 20;
+/// Address space that is never asked for.
+const MAP_BYTES_MAX: usize = 1 << 46;
+/// Growing, adopting another process's growth and opening anew, for one transaction.
+const TRIES: u32 = 64;
+/// How long another thread's use of an environment that is about to close, or its use across a fork, is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A disk with less room than this may be the reason of a write that was cut short.
+const ROOM_MIN: u64 = 4 << 20;
+
+static ENVIRONMENTS: Mutex<BTreeMap<PathBuf, Weak<Environment>>> = Mutex::new(BTreeMap::new());
+
+/// What stopped a transaction.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The map is full: grow it and begin again.
+    MapFull,
+    /// Another process grew the map: adopt its size and begin again.
+    MapResized,
+    /// LMDB refuses to go on with this environment: open it anew and begin again.
+    Dead,
+    /// The disk said this.
+    Disk(io::Error),
+    /// Tell the caller.
+    Final(ManifestError),
+}
+
+impl From<heed::Error> for Fault {
+    fn from(error: heed::Error) -> Self {
+        match error {
+            heed::Error::Mdb(MdbError::MapFull) => Fault::MapFull,
+            heed::Error::Mdb(MdbError::MapResized) => Fault::MapResized,
+            heed::Error::Mdb(MdbError::Panic) => Fault::Dead,
+            heed::Error::Mdb(
+                error @ (MdbError::Corrupted
+                | MdbError::PageNotFound
+                | MdbError::Invalid
+                | MdbError::VersionMismatch
+                | MdbError::Incompatible
+                | MdbError::CursorFull
+                | MdbError::PageFull),
+            ) => Fault::Final(ManifestError::Corrupt(error.to_string())),
+            heed::Error::Io(error) => Fault::Disk(error),
+            other => Fault::Final(ManifestError::Failed(other.to_string())),
+        }
+    }
+}
+
+/// Of bytes that were read. Those that could not be spelled are the caller's fault: see `misuse`.
+impl From<FormatError> for Fault {
+    fn from(error: FormatError) -> Self {
+        Fault::Final(match error {
+            FormatError::Newer { what, found, known } => ManifestError::Newer { what, found, known },
+            other => ManifestError::Corrupt(other.to_string()),
+        })
+    }
+}
+
+impl From<ManifestError> for Fault {
+    fn from(error: ManifestError) -> Self {
+        Fault::Final(error)
+    }
+}
+
+/// The environment of one directory, in this process.
+#[derive(Debug)]
+pub(crate) struct Environment {
+    dir: PathBuf,
+    map_bytes: usize,
+    slot: RwLock<Slot>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// The process that opened it.
+    process: u32,
+    opened: Option<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    env: Env<WithoutTls>,
+    tables: Tables,
+}
+
+impl Environment {
+    /// The environment of this directory: the one that is open, or opened now.
+    pub(crate) fn shared(dir: &Path, map_bytes: usize) -> Result<Arc<Self>, ManifestError> {
+        std::fs::create_dir_all(dir).map_err(|error| disk(dir, error))?;
+        let dir = dir.canonicalize().map_err(|error| disk(dir, error))?;
+        // Held while opening: of two threads one opens, and both get it.
+        let mut environments = ENVIRONMENTS.lock().unwrap_or_else(PoisonError::into_inner);
+        environments.retain(|_, known| known.strong_count() > 0);
+        if let Some(known) = environments.get(&dir).and_then(Weak::upgrade) {
+            return Ok(known);
+        }
+        let opened = Opened::new(&dir, map_bytes)?;
+        let slot = RwLock::new(Slot { process: std::process::id(), opened: Some(opened) });
+        let environment = Arc::new(Self { dir: dir.clone(), map_bytes, slot });
+        environments.insert(dir, Arc::downgrade(&environment));
+        Ok(environment)
+    }
+
+    /// Looks, at one state of the tables.
+    pub(crate) fn read<T>(
+        &self,
+        look: impl Fn(&Tables, &RoTxn<'_, WithoutTls>) -> Result<T, Fault>,
+    ) -> Result<T, ManifestError> {
+        self.attempt(|opened| {
+            let txn = opened.env.read_txn()?;
+            look(&opened.tables, &txn)
+        })
+    }
+
+    /// Changes, all or nothing: durable when it returns, and nothing happened when it failed. May be called several times
+    /// before one of them counts.
+    pub(crate) fn write<T>(
+        &self,
+        change: impl Fn(&Tables, &mut RwTxn<'_>) -> Result<T, Fault>,
+    ) -> Result<T, ManifestError> {
+        self.attempt(|opened| {
+            let mut txn = opened.env.write_txn()?;
+            let answer = change(&opened.tables, &mut txn)?;
+            txn.commit()?;
+            Ok(answer)
+        })
+    }
+
+    fn attempt<T>(&self, act: impl Fn(&Opened) -> Result<T, Fault>) -> Result<T, ManifestError> {
+        for _ in 0..TRIES {
+            let slot = self.slot.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(opened) = slot.opened.as_ref().filter(|_| slot.process == std::process::id()) else {
+                drop(slot);
+                self.open_again()?;
+                continue;
+            };
+            let seen = opened.env.info().map_size;
+            let fault = match act(opened) {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            drop(slot);
+            match fault {
+                Fault::MapFull => self.grow(seen)?,
+                Fault::MapResized => self.move_map(0)?,
+                Fault::Dead => self.alone()?.opened = None,
+                Fault::Disk(error) => return Err(disk(&self.dir, error)),
+                Fault::Final(error) => return Err(error),
+            }
+        }
+        Err(ManifestError::Failed(format!("{}: no transaction after {TRIES} tries", self.dir.display())))
+    }
+
+    /// Doubles the map, unless someone did since `seen` was its size.
+    fn grow(&self, seen: usize) -> Result<(), ManifestError> {
+        let now = self.slot.read().unwrap_or_else(PoisonError::into_inner).opened.as_ref().map(Opened::map_bytes);
+        if now != Some(seen) {
+            return Ok(());
+        }
+        if seen >= MAP_BYTES_MAX {
+            return Err(ManifestError::Full(format!("{}: {seen} bytes", self.dir.display())));
+        }
+        self.move_map(seen * 2)
+    }
+
+    /// Gives the map another size; 0 is the one that another process gave it.
+    #[allow(unsafe_code)]
+    fn move_map(&self, bytes: usize) -> Result<(), ManifestError> {
+        let mut slot = self.alone()?;
+        let Some(opened) = &slot.opened else { return Ok(()) };
+        if bytes != 0 && opened.map_bytes() >= bytes {
+            return Ok(()); // Another thread was here first.
+        }
+        // SAFETY: U3: the slot's lock is held alone, so no transaction of this process exists. U5: `attempt` compared the
+        // process id before, and a fork in between left the child without this thread.
+        let moved = unsafe { opened.env.resize(bytes) };
+        moved.map_err(|error| {
+            // LMDB has unmapped the old map by now: this environment cannot be used again.
+            slot.opened = None;
+            ManifestError::Full(format!("{}: the map cannot grow to {bytes} bytes: {error}", self.dir.display()))
+        })
+    }
+
+    /// After a fork, or after LMDB gave up: closes what is there and opens it anew.
+    fn open_again(&self) -> Result<(), ManifestError> {
+        let mut slot = self.alone()?;
+        let process = std::process::id();
+        if slot.process == process && slot.opened.is_some() {
+            return Ok(());
+        }
+        // Closed first: heed refuses a second environment while the first is there (U1).
+        slot.opened = None;
+        slot.opened = Some(Opened::new(&self.dir, self.map_bytes)?);
+        slot.process = process;
+        Ok(())
+    }
+
+    /// The slot, with no transaction in it.
+    fn alone(&self) -> Result<RwLockWriteGuard<'_, Slot>, ManifestError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.slot.try_write() {
+                Ok(slot) => return Ok(slot),
+                Err(TryLockError::Poisoned(slot)) => return Ok(slot.into_inner()),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(Duration::from_millis(1)),
+                // A thread that stood in a transaction when this process was forked does not exist here, and its
+                // transaction never ends.
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ManifestError::Failed(format!(
+                        "{}: in use by a thread that does not finish, perhaps one lost in a fork: start the process anew",
+                        self.dir.display()
+                    )));
+                }
+            }
+        }
+    }
+}
+
+impl Opened {
+    fn new(dir: &Path, map_bytes: usize) -> Result<Self, ManifestError> {
+        let env = open(dir, map_bytes)?;
+        // U6.
+        let length = env.real_disk_size().map_err(|error| failed(dir, error))?;
+        let page_bytes = u64::from(env.unnamed_database_stat().page_size);
+        let pages = env.info().last_page_number as u64 + 1;
+        if length < pages * page_bytes {
+            let text = format!("{}: {length} bytes of {} are left", dir.display(), pages * page_bytes);
+            return Err(ManifestError::Corrupt(text));
+        }
+        let txn = env.write_txn().map_err(|error| failed(dir, error))?;
+        let created = env.create_databases_and_commit(txn, |opener, txn| {
+            let mut tables = Vec::with_capacity(Tables::NAMES.len());
+            for name in Tables::NAMES {
+                let table = opener.create_database::<Bytes, Bytes>(txn, Some(name))?;
+                if tables.is_empty() {
+                    // Before anything else is made: a newer store stays as it is.
+                    match table.get(txn, LAYOUT_KEY)?.map(number::decode).transpose()? {
+                        None => table.put(txn, LAYOUT_KEY, &number::encode(LAYOUT))?,
+                        Some(found) if found > LAYOUT => return Err(newer(found)),
+                        Some(_) => {}
+                    }
+                }
+                tables.push(table);
+            }
+            match <[_; Tables::NAMES.len()]>::try_from(tables) {
+                Ok(tables) => Ok(CommitOrAbort::Commit(tables)),
+                Err(_) => Ok(CommitOrAbort::Abort(())),
+            }
+        });
+        match created {
+            Ok(CommitOrAbort::Commit(databases)) => {
+                // The files' names survive a power loss too.
+                for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+                    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| disk(dir, error))?;
+                }
+                Ok(Self { env, tables: Tables::new(databases) })
+            }
+            Ok(CommitOrAbort::Abort(())) => Err(ManifestError::Failed(format!("{}: tables are missing", dir.display()))),
+            Err(Fault::Final(error)) => Err(error),
+            Err(Fault::Disk(error)) => Err(disk(dir, error)),
+            Err(other) => Err(ManifestError::Failed(format!("{}: {other:?}", dir.display()))),
+        }
+    }
+
+    fn map_bytes(&self) -> usize {
+        self.env.info().map_size
+    }
+}
+
+fn newer(found: u64) -> Fault {
+    let [found, known] = [found, LAYOUT].map(|layout| u16::try_from(layout).unwrap_or(u16::MAX));
+    Fault::Final(ManifestError::Newer { what: "layout of tables", found, known })
+}
+
+#[allow(unsafe_code)]
+fn open(dir: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, ManifestError> {
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.max_dbs(TABLES_MAX).max_readers(READERS_MAX);
+    let mut map_bytes = map_bytes.max(MAP_BYTES_MIN).next_multiple_of(MAP_BYTES_MIN);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        options.map_size(map_bytes);
+        // SAFETY: U1, U2, U4: the directory is the store's own, on a local disk, and no flag is set; U6: nothing beyond the
+        // first two pages is read before the file's length was compared.
+        match unsafe { options.open(dir) } {
+            Ok(env) => return Ok(env),
+            // The process may not have so much address space: less does, and the map grows as it can.
+            Err(heed::Error::Io(error))
+                if error.kind() == io::ErrorKind::OutOfMemory && map_bytes / 2 >= MAP_BYTES_MIN =>
+            {
+                map_bytes /= 2;
+            }
+            // The last one who had it is just closing it.
+            Err(heed::Error::EnvAlreadyOpened) if Instant::now() < until => {
+                if let Some(closing) = heed::env_closing_event(dir) {
+                    closing.wait_timeout(Duration::from_millis(50));
+                }
+            }
+            Err(heed::Error::EnvAlreadyOpened) => {
+                return Err(ManifestError::Failed(format!(
+                    "{}: open already in this process, past this library: one environment per store and process",
+                    dir.display()
+                )));
+            }
+            Err(error) => return Err(failed(dir, error)),
+        }
+    }
+}
+
+fn failed(dir: &Path, error: heed::Error) -> ManifestError {
+    match Fault::from(error) {
+        Fault::Final(error) => error,
+        Fault::Disk(error) => disk(dir, error),
+        other => ManifestError::Failed(format!("{}: {other:?}", dir.display())),
+    }
+}
+
+/// What the disk said, by what the caller does next.
+fn disk(dir: &Path, error: io::Error) -> ManifestError {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+        // LMDB answers EIO when the system took only a part of what it wrote, which is how a disk becomes full.
+        || (error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && room(dir) < ROOM_MIN);
+    let text = format!("{}: {error}", dir.display());
+    if full { ManifestError::Full(text) } else { ManifestError::Failed(text) }
+}
+
+/// Bytes that the data file may still grow by, as far as can be told.
+fn room(dir: &Path) -> u64 {
+    let free = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let length = std::fs::metadata(dir.join("data.mdb")).map_or(0, |data| data.len());
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
+    free.min(limit.saturating_sub(length))
+}
