@@ -16,4 +16,7 @@ mod open;
 mod store;
 mod table;
 
+#[cfg(test)]
+mod tests;
+
 pub use store::{LmdbManifest, Options};

@@ -43,7 +43,7 @@ const MAP_BYTES_MAX: usize = 1 << 46;
 /// Growing, adopting another process's growth and opening anew, for one transaction.
 const TRIES: u32 = 64;
 /// How long another thread's use of an environment that is about to close, or its use across a fork, is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// A disk with less room than this may be the reason of a write that was cut short.
 const ROOM_MIN: u64 = 4 << 20;
 
@@ -370,4 +370,148 @@ fn room(dir: &Path) -> u64 {
     let length = std::fs::metadata(dir.join("data.mdb")).map_or(0, |data| data.len());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
     free.min(limit.saturating_sub(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::LmdbManifest;
+    use littoral_ports::Manifest;
+    use littoral_ports::conformance::manifest::{id, record, row};
+    use std::process::Command;
+
+    // SAFETY: the C library's own, called as its manual says: `fork` where no other thread exists (see `forks`).
+    #[allow(unsafe_code)]
+    unsafe extern "C" {
+        safe fn fork() -> i32;
+        safe fn _exit(code: i32) -> !;
+    }
+
+    const PLACE: &str = "LITTORAL_MANIFEST_TEST_PLACE";
+
+    #[test]
+    fn p12_one_environment_per_store_and_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Environment::shared(&dir.path().join("manifest"), 1).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("manifest"), &link).unwrap();
+        let two = Environment::shared(&link, 1).unwrap();
+        assert!(Arc::ptr_eq(&one, &two), "whatever the path, it is the same one");
+        drop((one, two));
+
+        // Opened past us, it is refused by name, and works when the other is gone.
+        #[allow(unsafe_code)]
+        // SAFETY: U1 to U4 as in `open`: the directory is this test's own.
+        let foreign = unsafe { EnvOpenOptions::new().max_dbs(20).open(dir.path().join("manifest")) }.unwrap();
+        let refused = Environment::shared(&link, 1).unwrap_err();
+        assert!(refused.to_string().contains("one environment per store and process"), "{refused}");
+        drop(foreign);
+        Environment::shared(&link, 1).unwrap();
+    }
+
+    #[test]
+    fn threads_that_open_and_drop_at_once_all_get_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4_u8 {
+                let dir = dir.path();
+                scope.spawn(move || {
+                    for seq in 1..30 {
+                        let manifest = LmdbManifest::open(dir).unwrap();
+                        manifest.commit(&id(thread), &record(thread, seq, vec![])).unwrap();
+                    }
+                });
+            }
+        });
+        let manifest = LmdbManifest::open(dir.path()).unwrap();
+        assert_eq!(manifest.volumes().unwrap(), [0, 1, 2, 3].map(|thread| row(thread, 29)));
+    }
+
+    /// Runs below as the only test of a process of its own: nobody else's locks are held when it forks.
+    #[test]
+    #[ignore = "the other half of the next test, which starts it"]
+    fn forks() {
+        let Some(place) = std::env::var_os(PLACE) else { return };
+        let manifest = LmdbManifest::open(Path::new(&place)).unwrap();
+        manifest.commit(&id(1), &record(1, 1, vec![])).unwrap();
+        match fork() {
+            0 => {
+                // Inherited, and opened by name: both are this process's own environment now, and the same.
+                let seen = manifest.volumes().ok() == Some(vec![row(1, 1)]);
+                let wrote = manifest.commit(&id(1), &record(1, 2, vec![])).is_ok();
+                let opened = LmdbManifest::open(Path::new(&place));
+                let again = opened.is_ok_and(|opened| opened.volumes().ok() == Some(vec![row(1, 2)]));
+                _exit(if seen && wrote && again { 0 } else { 1 });
+            }
+            child => {
+                let status = rustix::process::Pid::from_raw(child)
+                    .map(|child| rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).unwrap());
+                assert_eq!(status.unwrap().unwrap().1.exit_status(), Some(0));
+                manifest.commit(&id(1), &record(1, 3, vec![])).unwrap();
+                assert_eq!(manifest.volumes().unwrap(), [row(1, 3)], "the parent goes on where the child ended");
+            }
+        }
+    }
+
+    #[test]
+    fn p12_a_forked_child_uses_an_environment_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "open::tests::forks", "--include-ignored", "--test-threads=1"])
+            .env(PLACE, dir.path())
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stdout));
+        assert!(String::from_utf8_lossy(&status.stdout).contains("1 passed"));
+        assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), [row(1, 3)]);
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data.mdb");
+        let environment = Environment::shared(dir.path(), 1).unwrap();
+        environment.write(|tables, txn| Ok(tables.meta.put(txn, LAYOUT_KEY, &number::encode(LAYOUT + 1))?)).unwrap();
+        drop(environment);
+        let before = std::fs::read(&data).unwrap();
+        for _ in 0..2 {
+            let refused = LmdbManifest::open(dir.path()).unwrap_err();
+            assert!(matches!(refused, ManifestError::Newer { found: 2, known: 1, .. }), "{refused:?}");
+            assert!(refused.to_string().contains("use a newer littoral"), "{refused}");
+        }
+        assert_eq!(std::fs::read(&data).unwrap(), before);
+    }
+
+    #[test]
+    fn a_damaged_data_file_is_refused_and_never_read_beyond_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data.mdb");
+        let manifest = LmdbManifest::open(dir.path()).unwrap();
+        for seq in 1..50 {
+            manifest.commit(&id(1), &record(1, seq, vec![])).unwrap();
+        }
+        drop(manifest);
+        let whole = std::fs::read(&data).unwrap();
+        for length in [whole.len() - 1, whole.len() / 2, 8192, 4096, 100] {
+            std::fs::write(&data, &whole[..length]).unwrap();
+            let refused = LmdbManifest::open(dir.path()).unwrap_err();
+            assert!(matches!(refused, ManifestError::Corrupt(_)), "{length}: {refused:?}");
+            assert!(refused.to_string().contains("rebuilt from the remote"), "{refused}");
+        }
+        std::fs::write(&data, [0x5a; 40_000]).unwrap();
+        let refused = LmdbManifest::open(dir.path()).unwrap_err();
+        assert!(matches!(refused, ManifestError::Corrupt(_)), "{refused:?}");
+        std::fs::write(&data, &whole).unwrap();
+        assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), [row(1, 49)]);
+    }
+
+    #[test]
+    fn an_environment_that_lmdb_gave_up_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let manifest = LmdbManifest::open(dir.path()).unwrap();
+        manifest.commit(&id(1), &record(1, 1, vec![])).unwrap();
+        let environment = Environment::shared(dir.path(), 1).unwrap();
+        environment.alone().unwrap().opened = None;
+        assert_eq!(manifest.volumes().unwrap(), [row(1, 1)]);
+    }
 }
