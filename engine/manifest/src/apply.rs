@@ -258,7 +258,11 @@ impl Edit<'_, '_> {
         let first = keys::life_end(self.volume, page, ChunkId(0), None);
         let last = keys::life_end(self.volume, u64::MAX, ChunkId(u64::MAX), Some(DeltaId(u64::MAX)));
         let entries = self.tables.life_ends.range(self.txn, &first, &last)?;
-        entries.map(|entry| keys::parse_life_end(entry?.0).map(|(_, _, chunk, version)| (chunk, version)).map_err(Fault::from)).collect()
+        entries
+            .map(|entry| {
+                keys::parse_life_end(entry?.0).map(|(_, _, chunk, version)| (chunk, version)).map_err(Fault::from)
+            })
+            .collect()
     }
 
     /// Forgets the identities of all pages after `last`.

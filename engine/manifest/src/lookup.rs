@@ -5,9 +5,7 @@ use crate::table::{Entry, Table, Tables};
 use heed::RoTxn;
 use littoral_format::FormatError;
 use littoral_format::rows::{base, change, delta, identities, keys, volume};
-use littoral_types::{
-    Change, ChunkId, ChunkRow, Delta, DeltaId, PageIdentity, PageNo, Seq, VolumeId, VolumeRow,
-};
+use littoral_types::{Change, ChunkId, ChunkRow, Delta, DeltaId, PageIdentity, PageNo, Seq, VolumeId, VolumeRow};
 use std::collections::VecDeque;
 
 /// The row of a key, read.
@@ -46,10 +44,10 @@ pub(crate) fn rows(
     max: usize,
 ) -> Result<Vec<ChunkRow>, Fault> {
     let last = ChunkId(u64::MAX);
-    let mut bases = Walk::new(
-        tables.chunk_catalog.range(txn, &keys::chunk(id, from), &keys::chunk(id, last))?,
-        |(key, value)| Ok((keys::parse_chunk(key)?.1, value)),
-    );
+    let mut bases =
+        Walk::new(tables.chunk_catalog.range(txn, &keys::chunk(id, from), &keys::chunk(id, last))?, |(key, value)| {
+            Ok((keys::parse_chunk(key)?.1, value))
+        });
     let (first, last) = (keys::delta(id, from, DeltaId(0)), keys::delta(id, last, DeltaId(u64::MAX)));
     let mut deltas = Walk::new(tables.chunk_delta_index.range(txn, &first, &last)?, |(key, value)| {
         Ok((keys::parse_delta(key)?.1, value))
@@ -142,12 +140,7 @@ pub(crate) fn identities(
 }
 
 /// The entries of one volume that brought records after this one.
-pub(crate) fn changes_since(
-    tables: &Tables,
-    txn: &RoTxn<'_>,
-    id: &VolumeId,
-    after: Seq,
-) -> Result<Vec<Change>, Fault> {
+pub(crate) fn changes_since(tables: &Tables, txn: &RoTxn<'_>, id: &VolumeId, after: Seq) -> Result<Vec<Change>, Fault> {
     let Some(first) = after.0.checked_add(1) else { return Ok(Vec::new()) };
     let first = keys::change_of(id, Seq(first), littoral_types::ChangeSeq(0));
     let last = keys::change_of(id, Seq(u64::MAX), littoral_types::ChangeSeq(u64::MAX));

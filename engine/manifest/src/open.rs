@@ -294,7 +294,9 @@ impl Opened {
                 }
                 Ok(Self { env, tables: Tables::new(databases) })
             }
-            Ok(CommitOrAbort::Abort(())) => Err(ManifestError::Failed(format!("{}: tables are missing", dir.display()))),
+            Ok(CommitOrAbort::Abort(())) => {
+                Err(ManifestError::Failed(format!("{}: tables are missing", dir.display())))
+            }
             Err(Fault::Final(error)) => Err(error),
             Err(Fault::Disk(error)) => Err(disk(dir, error)),
             Err(other) => Err(ManifestError::Failed(format!("{}: {other:?}", dir.display()))),

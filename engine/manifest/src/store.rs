@@ -7,8 +7,8 @@ use littoral_format::rows::{change, intent, keys, number, staged};
 use littoral_ports::manifest::{check_acknowledge, check_cursor};
 use littoral_ports::{Batch, Chunks, Manifest, ManifestError};
 use littoral_types::{
-    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, PageIdentity, PageNo, Seq, StagedBlob, VolumeId,
-    VolumeName, VolumeRow,
+    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, PageIdentity, PageNo, Seq, StagedBlob, VolumeId, VolumeName,
+    VolumeRow,
 };
 use std::path::Path;
 use std::sync::Arc;

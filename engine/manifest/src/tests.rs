@@ -111,12 +111,16 @@ fn a_newer_or_damaged_row_of_every_kind_is_a_named_error() {
     let kinds: [(&str, fn(&Tables) -> Table, Look); 9] = [
         ("volumes", |tables| tables.volumes, |manifest| manifest.volumes().map(|_| true)),
         ("chunk_catalog", |tables| tables.chunk_catalog, |manifest| manifest.row(&id(1), ChunkId(0)).map(|_| true)),
-        ("chunk_delta_index", |tables| tables.chunk_delta_index, |manifest| {
-            manifest.rows(&id(1), ChunkId(0), 9).map(|_| true)
-        }),
-        ("identities", |tables| tables.identities, |manifest| {
-            manifest.identities(&id(1), PageNo::FIRST, 1).map(|_| true)
-        }),
+        (
+            "chunk_delta_index",
+            |tables| tables.chunk_delta_index,
+            |manifest| manifest.rows(&id(1), ChunkId(0), 9).map(|_| true),
+        ),
+        (
+            "identities",
+            |tables| tables.identities,
+            |manifest| manifest.identities(&id(1), PageNo::FIRST, 1).map(|_| true),
+        ),
         ("change_log", |tables| tables.change_log, |manifest| manifest.changes(ChangeSeq(0), 9).map(|_| true)),
         ("change_cursors", |tables| tables.change_cursors, |manifest| manifest.subscribe("gc").map(|_| true)),
         ("intents", |tables| tables.intents, |manifest| manifest.intent(&id(1)).map(|_| true)),
