@@ -140,8 +140,10 @@ pub trait BlobBody: Send + Sync + fmt::Debug {
 ///    answers its bytes. An answer that was lost is [`RemoteError::Unknown`], never `Ok` and never `Exists`.
 /// 2. A write is durable when it returns `Ok`; a reader never sees half of an object.
 /// 3. `get_range` beyond the end is an error ([`RemoteError::Corrupt`]), never short.
-/// 4. `list` is complete, ascending by path as bytes, and consistent with writes that returned before. The empty folder is
-///    the whole remote; names that no [`ObjectPath`] spells are passed over.
+/// 4. `list` is complete, ascending and consistent with writes that returned before. Ascending is by bytes or part by part,
+///    as the store has it (the two differ only where a folder's name begins its neighbour's, as `a` does `a-b`), and
+///    `after` goes by the same order. The empty folder is the whole remote; names that no [`ObjectPath`] spells are passed
+///    over.
 /// 5. Requests have a timeout, passing failures are retried a bounded number of times, and errors hold no secrets.
 #[async_trait]
 pub trait Remote: Send + Sync + fmt::Debug {

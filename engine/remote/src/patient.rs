@@ -409,8 +409,9 @@ impl<R: RawRemote> Remote for Patient<R> {
                 .await
                 .map_err(|gave_up| self.told(folder, gave_up))?;
             for object in page.objects {
-                // A store's word is not taken for what belongs to the folder and comes after `after`.
-                let ours = object.key.starts_with(&prefix) && after.as_ref().is_none_or(|after| object.key > *after);
+                // A store's word is not taken for what belongs to the folder and comes after `after`, in either order.
+                let later = |after: &String| object.key > *after || object.key.split('/').gt(after.split('/'));
+                let ours = object.key.starts_with(&prefix) && after.as_ref().is_none_or(later);
                 if let Some(path) = object.key.get(above..).filter(|_| ours).and_then(ObjectPath::parse) {
                     listed.push(ObjectMeta { path, len: object.len, modified_ms: object.modified_ms });
                 }
