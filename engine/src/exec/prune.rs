@@ -183,11 +183,10 @@ async fn needed_since(log: &Log, floor: Seq, needed: &mut Needed) -> Result<(), 
     let opened = open_floor(log, floor).await?;
     needed.rows(&rows(log, &opened).await?);
     for record in log.since(opened.link()).await? {
+        // An index repeats what stood before the floor too; what is still alive of that, the floor's rows name.
+        let ops = if record.envelope.kind == RecordKind::Index { &[] } else { record.body.ops() };
         needed.blobs.extend(
-            record
-                .body
-                .ops()
-                .iter()
+            ops.iter()
                 .filter_map(|op| match op {
                     littoral_types::ManifestOp::PutBase { base, .. } => Some(&base.blob),
                     littoral_types::ManifestOp::PutDelta { delta, .. } => Some(&delta.blob),

@@ -1,0 +1,184 @@
+//! A database goes out and comes back: the engine's whole way, on stores in memory.
+
+use littoral_engine::components::{Components, MachineClock, MachineEntropy};
+use littoral_engine::exec::checkpoint::{Checkpointed, Options, checkpoint};
+use littoral_engine::exec::coalesce::coalesce;
+use littoral_engine::exec::prune::{self, prune};
+use littoral_engine::exec::restore::{At, restore};
+use littoral_engine::exec::snapshot::{snapshot_if_due, write_snapshot};
+use littoral_engine::exec::verify::verify;
+use littoral_engine::{EngineError, Log, Session, Stores, Target, open_for_writing};
+use littoral_local::{LocalQuota, Store, StoreOptions};
+use littoral_plan::KeepPolicy;
+use littoral_ports::{Changed, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
+use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tempfile::TempDir;
+
+/// A database in memory.
+#[derive(Clone)]
+struct Pages {
+    page_size: PageSize,
+    pages: Vec<Vec<u8>>,
+}
+
+impl Pages {
+    fn new(page_size: u64, count: usize) -> Self {
+        let page_size = PageSize::new(page_size).unwrap();
+        let mut new = Self { page_size, pages: Vec::new() };
+        new.resize(count);
+        new
+    }
+
+    fn resize(&mut self, count: usize) {
+        let len = self.page_size.len();
+        let first = self.pages.len();
+        self.pages.resize(count, vec![0; len]);
+        (first..count).for_each(|at| self.write(at, at as u64));
+    }
+
+    /// Text-like content that differs from page to page and value to value.
+    fn write(&mut self, at: usize, value: u64) {
+        for (place, byte) in self.pages[at].iter_mut().enumerate() {
+            *byte = b'a' + ((value.wrapping_mul(31).wrapping_add(place as u64 / 7)) % 23) as u8;
+        }
+        self.pages[at][..8].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        self.pages.concat()
+    }
+}
+
+impl PageSource for Pages {
+    fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+    fn page_count(&self) -> PageCount {
+        PageCount(self.pages.len() as u64)
+    }
+    fn lock_page(&self) -> Option<PageNo> {
+        None
+    }
+    fn changed(&self) -> Changed {
+        Changed::Unknown
+    }
+    fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
+        into.copy_from_slice(&self.pages[page.index() as usize]);
+        Ok(())
+    }
+}
+
+struct Machine {
+    _dir: TempDir,
+    stores: Stores,
+    target: Target,
+    components: Components,
+}
+
+impl Machine {
+    fn new(remote: &Arc<MemoryRemote>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let components = Components {
+            clock: Arc::new(MachineClock),
+            entropy: Arc::new(MachineEntropy),
+            faults: Arc::new(NoFaults),
+            quota: Arc::new(LocalQuota::unlimited()),
+            progress: Arc::new(Silent),
+        };
+        let store =
+            Store::open_or_create(&dir.path().join(".littoral"), &MachineEntropy, StoreOptions::default()).unwrap();
+        let stores = Stores { store, manifest: Arc::new(MemoryManifest::new()), remote: remote.clone() };
+        let database = dir.path().join("app.db");
+        std::fs::write(&database, b"").unwrap();
+        Self { _dir: dir, stores, target: Target { database, volume: None, takeover: None, fencing: true }, components }
+    }
+
+    async fn open(&self) -> Result<Session, EngineError> {
+        open_for_writing(&self.stores, &self.components, &self.target).await
+    }
+
+    async fn checkpoint(&self, pages: &mut Pages) -> Result<Option<Checkpointed>, EngineError> {
+        let mut session = self.open().await?;
+        let done = checkpoint(&mut session.writer, &session.scratch, pages, &Options::default()).await?;
+        snapshot_if_due(&mut session.writer, Some(pages)).await?;
+        coalesce(&mut session.writer, &session.scratch, None, Compression::Zstd).await?;
+        Ok(done)
+    }
+
+    fn log(&self) -> Log {
+        Log::new(self.stores.remote.clone(), "app.db".parse().unwrap())
+    }
+
+    async fn restored(&self, at: At, dir: &Path) -> Vec<u8> {
+        let dest = dir.join("restored.db");
+        restore(&self.log(), &self.components, &at, &dest, true).await.unwrap();
+        std::fs::read(dest).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_checkpoint_comes_back_byte_for_byte_through_coalescing_snapshots_and_prunes() {
+    let remote = Arc::new(MemoryRemote::new("round-trip"));
+    let machine = Machine::new(&remote);
+    let out = tempfile::tempdir().unwrap();
+    let mut pages = Pages::new(65536, 2100);
+    let mut states: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
+    let mut seed = 9u64;
+    for step in 0..90u64 {
+        for _ in 0..5 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let at = (seed >> 33) as usize % pages.pages.len();
+            pages.write(at, seed);
+        }
+        match step % 30 {
+            11 => pages.resize(900),
+            13 => pages.resize(1500),
+            25 => pages.resize(2100),
+            26 => pages.pages[5].fill(0),
+            _ => {}
+        }
+        let done = machine.checkpoint(&mut pages).await.unwrap().unwrap();
+        assert_eq!(done.position.lsn, Lsn(step + 1));
+        if step % 10 == 3 || step > 86 {
+            states.insert(done.position.lsn, pages.bytes());
+        }
+        assert!(machine.checkpoint(&mut pages).await.unwrap().is_none(), "nothing changed, nothing published");
+    }
+    for (lsn, bytes) in &states {
+        assert!(machine.restored(At::Lsn(*lsn), out.path()).await == *bytes, "LSN {lsn}");
+    }
+    let verified = verify(&machine.log(), &machine.components).await.unwrap();
+    assert_eq!(verified.problems, Vec::<String>::new());
+
+    let mut session = machine.open().await.unwrap();
+    write_snapshot(&mut session.writer, Some(&mut pages)).await.unwrap();
+    let options = prune::Options { keep: KeepPolicy { last: 10, within_ms: 0 }, grace_ms: 0, dry_run: false };
+    let pruned = prune(&mut session.writer, &options).await.unwrap().unwrap();
+    assert!(pruned.records > 50 && pruned.blobs > 50, "{pruned:?}");
+    drop(session);
+    let verified = verify(&machine.log(), &machine.components).await.unwrap();
+    assert_eq!(verified.problems, Vec::<String>::new());
+    assert_eq!(verified.orphans, 0);
+    for (lsn, bytes) in states.iter().filter(|(lsn, _)| lsn.0 > 80) {
+        assert!(machine.restored(At::Lsn(*lsn), out.path()).await == *bytes, "LSN {lsn} after the prune");
+    }
+
+    // Another machine takes over, and the first one is told by whom.
+    let mut other = Machine::new(&remote);
+    assert!(matches!(other.open().await, Err(EngineError::NotBound { .. })));
+    other.target.takeover = Some(littoral_types::Epoch(1));
+    let mut theirs = pages.clone();
+    theirs.write(7, 4711);
+    let done = other.checkpoint(&mut theirs).await.unwrap().unwrap();
+    assert_eq!(done.plan.changed_pages(), 1, "identities were learnt from the object store");
+    pages.write(8, 4712);
+    let refused = machine.checkpoint(&mut pages).await;
+    assert!(
+        matches!(&refused, Err(EngineError::Superseded { owner, .. }) if owner.store == other.stores.store.id()),
+        "{refused:?}"
+    );
+    assert!(other.restored(At::Newest, out.path()).await == theirs.bytes());
+}
