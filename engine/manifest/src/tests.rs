@@ -106,9 +106,10 @@ fn forge(dir: &std::path::Path, table: impl Fn(&Tables) -> Table, forge: impl Fn
 
 #[test]
 fn a_newer_or_damaged_row_of_every_kind_is_a_named_error() {
+    type Pick = fn(&Tables) -> Table;
     type Look = fn(&LmdbManifest) -> Result<bool, ManifestError>;
     let page = PageNo::FIRST;
-    let kinds: [(&str, fn(&Tables) -> Table, Look); 9] = [
+    let kinds: [(&str, Pick, Look); 9] = [
         ("volumes", |tables| tables.volumes, |manifest| manifest.volumes().map(|_| true)),
         ("chunk_catalog", |tables| tables.chunk_catalog, |manifest| manifest.row(&id(1), ChunkId(0)).map(|_| true)),
         (
