@@ -73,11 +73,11 @@ impl Site {
             let virtual_hosted = settings.addressing.map_or(!bucket.contains('.'), |way| way == Addressing::Virtual);
             return Ok(Self { region, endpoint: None, virtual_hosted });
         };
-        let endpoint = endpoint.trim_end_matches('/');
         let wrong = |why| {
             RemoteError::Settings(format!("endpoint= {why}, as in https://s3.example.com or http://localhost:9000"))
         };
         let (scheme, host) = endpoint.split_once("://").ok_or_else(|| wrong("begins with https:// or http://"))?;
+        let host = host.trim_end_matches('/');
         if scheme != "http" && scheme != "https" {
             return Err(wrong("begins with https:// or http://"));
         }
@@ -97,7 +97,7 @@ impl Site {
         let endpoint = if virtual_hosted && !name.starts_with(&format!("{bucket}.")) {
             format!("{scheme}://{bucket}.{host}")
         } else {
-            endpoint.to_owned()
+            format!("{scheme}://{host}")
         };
         Ok(Self { region, endpoint: Some(endpoint), virtual_hosted })
     }

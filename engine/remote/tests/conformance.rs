@@ -17,6 +17,11 @@ fn small_parts() -> RemoteSettings {
     RemoteSettings { tuning, ..RemoteSettings::default() }
 }
 
+/// Enough to go over every seam, and no more requests than that takes.
+fn over_a_network() -> Sizes {
+    Sizes { listed: 1_234, ..Sizes::default() }
+}
+
 fn s3(prefix: &str) -> Arc<dyn Remote> {
     let server = S3Server::shared();
     let url = format!("s3://{}{prefix}", server.bucket());
@@ -54,7 +59,7 @@ async fn a_folder_keeps_every_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s3_keeps_every_promise() {
     let remote = s3("/some/prefix");
-    check(&*remote, "deep/below").await;
+    check_sized(&*remote, "deep/below", over_a_network()).await;
     probe(&*remote, "volume/probe", &*fresh()).await.unwrap();
 }
 
@@ -70,7 +75,7 @@ async fn s3_keeps_them_without_a_prefix_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn minio_keeps_every_promise() {
     let remote = minio("/some/prefix");
-    check(&*remote, "deep/below").await;
+    check_sized(&*remote, "deep/below", over_a_network()).await;
     probe(&*remote, "volume/probe", &*fresh()).await.unwrap();
 }
 

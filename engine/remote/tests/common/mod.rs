@@ -8,12 +8,13 @@ use littoral_remote::{Environment, RemoteSettings, Tuning};
 use littoral_types::ObjectPath;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The machine's time.
 #[derive(Debug)]
-pub struct SystemClock;
+pub(crate) struct SystemClock;
 
 #[async_trait]
 impl Clock for SystemClock {
@@ -32,10 +33,10 @@ impl Clock for SystemClock {
 
 /// Chance that a seed decides.
 #[derive(Debug)]
-pub struct Seeded(Mutex<u64>);
+pub(crate) struct Seeded(Mutex<u64>);
 
 impl Seeded {
-    pub fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self(Mutex::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)))
     }
 }
@@ -52,26 +53,26 @@ impl Entropy for Seeded {
     }
 }
 
-pub fn clock() -> Arc<SystemClock> {
+pub(crate) fn clock() -> Arc<SystemClock> {
     Arc::new(SystemClock)
 }
 
 /// Chance that differs between runs: for names that must be fresh.
-pub fn fresh() -> Arc<Seeded> {
+pub(crate) fn fresh() -> Arc<Seeded> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     Seeded::new(now ^ u64::from(std::process::id()) << 40)
 }
 
-pub fn at(path: &str) -> ObjectPath {
+pub(crate) fn at(path: &str) -> ObjectPath {
     ObjectPath::parse(path).unwrap()
 }
 
-pub fn env(pairs: &[(&'static str, String)]) -> Environment {
+pub(crate) fn env(pairs: &[(&'static str, String)]) -> Environment {
     Environment::from_pairs(pairs.iter().map(|(name, value)| (*name, value.clone())))
 }
 
 /// Short waits: a test's store answers at once or never.
-pub fn impatient() -> RemoteSettings {
+pub(crate) fn impatient() -> RemoteSettings {
     let tuning = Tuning {
         retry_pause_ms: 1,
         retry_pause_ms_max: 5,
@@ -84,22 +85,22 @@ pub fn impatient() -> RemoteSettings {
 
 /// One request as it came.
 #[derive(Clone, Debug)]
-pub struct Came {
-    pub method: String,
-    pub path: String,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Came {
+    pub(crate) method: String,
+    pub(crate) path: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Came {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// What to do with a request.
 #[derive(Clone, Debug)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Status, headers, body.
     Say(u16, Vec<(&'static str, String)>, Vec<u8>),
     /// The head says so many bytes, fewer come, the connection closes.
@@ -111,7 +112,7 @@ pub enum Answer {
 }
 
 /// An S3 error document.
-pub fn error(status: u16, code: &str, message: &str) -> Answer {
+pub(crate) fn error(status: u16, code: &str, message: &str) -> Answer {
     let document = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message>\
          <RequestId>1</RequestId></Error>"
@@ -120,24 +121,25 @@ pub fn error(status: u16, code: &str, message: &str) -> Answer {
 }
 
 /// A write that went well.
-pub fn stored() -> Answer {
+pub(crate) fn stored() -> Answer {
     Answer::Say(200, vec![("ETag", "\"tag\"".into())], Vec::new())
 }
 
 /// An object.
-pub fn object(bytes: &[u8]) -> Answer {
+pub(crate) fn object(bytes: &[u8]) -> Answer {
     let headers = vec![("ETag", "\"tag\"".into()), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT".into())];
     Answer::Say(200, headers, bytes.to_vec())
 }
 
 /// A store that answers by script, then (when the script is over) with a 500.
-pub struct Scripted {
+pub(crate) struct Scripted {
     port: u16,
     came: Arc<Mutex<Vec<Came>>>,
+    connections: Arc<AtomicUsize>,
 }
 
 impl Scripted {
-    pub fn new(answers: Vec<Answer>) -> Self {
+    pub(crate) fn new(answers: Vec<Answer>) -> Self {
         let script = Mutex::new(answers.into_iter());
         Self::by(move |_, _| {
             script.lock().unwrap().next().unwrap_or_else(|| error(500, "ScriptOver", "no more answers"))
@@ -145,26 +147,29 @@ impl Scripted {
     }
 
     /// Answers by what came; the number counts requests from zero.
-    pub fn by(answer: impl Fn(usize, &Came) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) fn by(answer: impl Fn(usize, &Came) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let came = Arc::new(Mutex::new(Vec::new()));
         let answer = Arc::new(answer);
         let log = Arc::clone(&came);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::Relaxed);
                 let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
                 std::thread::spawn(move || converse(stream, &*answer, &log));
             }
         });
-        Self { port, came }
+        Self { port, came, connections }
     }
 
-    pub fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    pub fn env(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ACCESS_KEY_ID", "scripted-key".into()),
             ("AWS_SECRET_ACCESS_KEY", "scripted-secret".into()),
@@ -172,7 +177,11 @@ impl Scripted {
         ]
     }
 
-    pub fn came(&self) -> Vec<Came> {
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn came(&self) -> Vec<Came> {
         self.came.lock().unwrap().clone()
     }
 }
