@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Runs all tests, on a machine that has Rust, Python 3, gcc and apt:
+#
+#     bash tests/all.sh
+#
+# What the machine lacks is installed: the sqlite3 shell, and SeaweedFS, the S3 server that tests run against. The first
+# run compiles for some minutes; a fresh clone on the same machine does not again. Arguments are passed on to `cargo test`.
+# The last line sums up; the exit code is 0 when all tests passed.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../.ci/machine.sh"
+
+started=$SECONDS
+prepare "all tests"
+apt_if_missing sqlite3 sqlite3
+say "an S3 server for tests: tests/s3/server.sh --install"
+bash tests/s3/server.sh --install || fail "SeaweedFS cannot be installed"
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+say "cargo test --workspace --all-features --locked --no-fail-fast $*"
+cargo test --workspace --all-features --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+
+took="$(((SECONDS - started) / 60))m $(((SECONDS - started) % 60))s"
+sums=$(sed -n 's/^test result: [a-zA-Z]*\. \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored;.*/\1 \2 \3/p' "$log" |
+  awk '{passed += $1; failed += $2; ignored += $3} END {printf "%d passed, %d failed, %d ignored, in %d programs", passed, failed, ignored, NR}')
+if [ "$status" != 0 ]; then fail "tests: $sums, $took"; fi
+case $sums in 0\ passed*) fail "no test ran" ;; esac
+say "all tests passed: $sums, $took"
