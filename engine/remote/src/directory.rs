@@ -514,3 +514,6 @@ impl Remote for Directory {
         url::of_directory(&self.keeper.root).unwrap_or_else(|| format!("file://{}", self.keeper.root.display()))
     }
 }
+
+#[cfg(test)]
+mod tests;
