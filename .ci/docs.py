@@ -3,11 +3,12 @@
 
  1. A link from one of our pages leads to a file or a heading that is there.
  2. No tracked file names a path of the machine it was written on, or of a folder beside the checkout.
- 3. A rule's number in the table of ARCHITECTURE.md has the test that the table names, and no test p<nn>_ or s<nn>_ is left out.
+ 3. The tables of rules in ARCHITECTURE.md name every test p<nn>_ or s<nn>_, beside its rule, and no other.
  4. A command that README.md shows in a fenced block, as `bash PATH`, is there.
 
     python3 .ci/docs.py              checks this checkout, after the self-test
     python3 .ci/docs.py --self-test
+    python3 .ci/docs.py --write      fills the tables of rules
 """
 
 import pathlib
@@ -68,13 +69,32 @@ def check_paths(files, words):
     ]
 
 
-def check_rules(architecture, sources):
-    """The table of rules names every test of a rule that the sources have, and no other."""
-    there = {name for text in sources for name in RULE_TEST.findall(text)}
-    named = set(re.findall(r"`([ps]\d\d_\w+)`", architecture))
-    return [f"ARCHITECTURE.md names the test {name}, and no source has it" for name in sorted(named - there)] + [
-        f"ARCHITECTURE.md leaves out the test {name}" for name in sorted(there - named)
+def with_rules(architecture, tests):
+    """The page with its tables of rules filled. `tests`: (room, name) of every test of a rule."""
+    def row(match):
+        prefix = f"{match[1].lower()}{int(match[2]):02}_"
+        shown = [f"`{name}` ({room})" for room, name in sorted(tests) if name.startswith(prefix)]
+        return f"| {match[1]}{match[2]} | {match[3]} | {'<br>'.join(shown)} |"
+
+    return re.sub(r"^\| ([PS])(\d+) \| (.*?) \|.*\|$", row, architecture, flags=re.M)
+
+
+def check_rules(architecture, tests):
+    found = [] if with_rules(architecture, tests) == architecture else ["ARCHITECTURE.md: the tables of rules are stale: python3 .ci/docs.py --write"]
+    return found + [
+        f"{room}: {name}: ARCHITECTURE.md has no row for its rule"
+        for room, name in sorted(tests)
+        if not re.search(rf"^\| {name[0].upper()}{int(name[1:3])} \|", architecture, re.M)
     ]
+
+
+def tests_of_rules(files):
+    found = set()
+    for path, text in files.items():
+        if path.endswith(".rs"):
+            room = re.sub(r"/(src|tests|benches|examples)/.*|/[^/]*$", "", path)
+            found |= {(room, name) for name in RULE_TEST.findall(text)}
+    return found
 
 
 def check_commands(readme, exists):
@@ -91,31 +111,39 @@ def self_test():
     for word in ELSEWHERE:
         assert len(check_paths({"x": f"see {word}y"}, ELSEWHERE)) == 1, word
     assert check_paths({"x": "a/" + "work/b, s3://bucket/" + "root/x, mod shared"}, ELSEWHERE) == []
-    assert check_rules("| P1 | `p01_a` |", ["fn p01_a() {"]) == []
-    assert len(check_rules("| P1 | `p01_a` |", ["fn p01_b() {"])) == 2
+    tests = tests_of_rules({"engine/log/src/a/b.rs": "fn p01_a() {", "tests/src/c.rs": "fn p01_b() {\nfn q01_c() {"})
+    page = with_rules("| P1 | text. | |\n| P10 | more. | old |\n", tests)
+    assert page == "| P1 | text. | `p01_a` (engine/log)<br>`p01_b` (tests) |\n| P10 | more. |  |\n", page
+    assert check_rules(page, tests) == []
+    assert len(check_rules("| P1 | text. | |", tests)) == 1
+    assert len(check_rules("", tests)) == 2
     assert check_commands("```\nbash cli/demo.sh\n```\n", there) == []
     assert len(check_commands("```\nbash cli/gone.sh\n```\n", there)) == 1
 
 
-def check_checkout():
+def checkout():
+    """Every name that is tracked or will be, and the text of those that are text."""
     names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                            cwd=TOP, check=True, capture_output=True, text=True).stdout.split("\0")
+    names = [name for name in names if (TOP / name).is_file()]
     files = {}
-    for name in filter(None, names):
-        path = TOP / name
+    for name in names:
         try:
-            files[name] = path.read_text() if path.is_file() else None
+            files[name] = (TOP / name).read_text()
         except UnicodeDecodeError:
-            files[name] = None
-    files = {name: text for name, text in files.items() if text is not None}
-    folders = {str(parent) for name in names if name for parent in pathlib.PurePosixPath(name).parents}
-    exists = {*filter(None, names), *folders}.__contains__
-    words = ELSEWHERE + [str(TOP) + "/"] * (len(TOP.parts) > 2)
-    rust = [text for name, text in files.items() if name.endswith(".rs")]
+            pass
+    return names, files
+
+
+def check_checkout():
+    names, files = checkout()
+    folders = {str(parent) for name in names for parent in pathlib.PurePosixPath(name).parents}
+    exists = {*names, *folders}.__contains__
+    words = ELSEWHERE + [f"{TOP}/"] * (len(TOP.parts) > 2)
     return (
         check_links({name: text for name, text in files.items() if name.endswith(".md")}, exists)
         + check_paths({name: text for name, text in files.items() if name != "Cargo.lock"}, words)
-        + check_rules(files.get("ARCHITECTURE.md", ""), rust)
+        + check_rules(files.get("ARCHITECTURE.md", ""), tests_of_rules(files))
         + check_commands(files.get("README.md", ""), exists)
     )
 
@@ -125,6 +153,9 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--self-test"]:
         print("docs: every break was found")
         sys.exit()
+    if sys.argv[1:] == ["--write"]:
+        page = TOP / "ARCHITECTURE.md"
+        page.write_text(with_rules(page.read_text(), tests_of_rules(checkout()[1])))
     refusals = check_checkout()
     for refusal in refusals:
         print(f"docs: {refusal}", file=sys.stderr)
