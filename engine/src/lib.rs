@@ -12,6 +12,10 @@ pub mod components;
 pub mod error;
 pub mod exec;
 pub mod log;
+pub mod open;
+pub mod preview;
+pub mod runtime;
+pub mod settings;
 pub mod volume;
 
 pub use components::Components;

@@ -119,7 +119,12 @@ impl Store {
 
     /// The default remote's directory. Not made here.
     pub fn remote_dir(&self) -> PathBuf {
-        self.root.join(REMOTE)
+        Self::remote_dir_of(&self.root)
+    }
+
+    /// The default remote's directory of the store that is, or would be, in this directory.
+    pub fn remote_dir_of(root: &Path) -> PathBuf {
+        root.join(REMOTE)
     }
 
     /// Its scratch, which asks this quota.
