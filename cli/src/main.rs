@@ -1,3 +1,7 @@
 //! The door `littoral`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    littoral_cli::door::main()
+}

@@ -161,6 +161,16 @@ impl EngineError {
         move |source| EngineError::Damaged { object, source }
     }
 
+    /// Whether a newer Littoral wrote what could not be read: no damage, but this version must not touch it.
+    pub fn is_newer(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Damaged { source: FormatError::Newer { .. }, .. }
+                | EngineError::Manifest(ManifestError::Newer { .. })
+                | EngineError::Local(LocalError::Newer { .. })
+        )
+    }
+
     /// Whether a test's crash is behind it.
     pub fn is_crash(&self) -> bool {
         matches!(self, EngineError::Crash(_))

@@ -20,5 +20,7 @@ pub mod volume;
 
 pub use components::Components;
 pub use error::EngineError;
+pub use littoral_local::LocalError;
+pub use littoral_plan::{ChunkPlan, KeepPolicy};
 pub use log::Log;
 pub use volume::{Session, Stores, Target, open_for_writing};

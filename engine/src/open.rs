@@ -76,7 +76,9 @@ impl Place {
     /// Where a URL's volume is: the remote plus `/NAME`.
     pub fn of_url(url: &str) -> Result<Self, EngineError> {
         let wrong = |why: &str| {
-            EngineError::Settings(format!("a volume's URL is its remote plus /NAME, as in s3://bucket/prefix/app.db: {why}"))
+            EngineError::Settings(format!(
+                "a volume's URL is its remote plus /NAME, as in s3://bucket/prefix/app.db: {why}"
+            ))
         };
         let trimmed = url.trim_end_matches('/');
         let (remote, name) = trimmed.rsplit_once('/').ok_or_else(|| wrong("this is none"))?;
@@ -147,7 +149,9 @@ impl Place {
 
     fn need_database(&self) -> Result<&Path, EngineError> {
         self.database.as_deref().ok_or_else(|| {
-            EngineError::Settings("this command writes a database's volume: give the database's file, not a URL".to_owned())
+            EngineError::Settings(
+                "this command writes a database's volume: give the database's file, not a URL".to_owned(),
+            )
         })
     }
 }
@@ -184,11 +188,7 @@ pub fn stores(
 }
 
 /// Opens a remote and counts what it is asked.
-fn remote(
-    url: &Setting<String>,
-    settings: &Settings,
-    components: &Components,
-) -> Result<Arc<Counting>, EngineError> {
+fn remote(url: &Setting<String>, settings: &Settings, components: &Components) -> Result<Arc<Counting>, EngineError> {
     let said = RemoteSettings {
         endpoint: settings.endpoint.as_ref().map(|endpoint| endpoint.value.clone()),
         region: settings.region.as_ref().map(|region| region.value.clone()),
@@ -322,13 +322,17 @@ fn made_up(database: &Path, remote: &Origin) -> Result<VolumeName, EngineError> 
     let room = littoral_types::limits::NAME_LEN_MAX - PATH_DIGITS - 1;
     let base: String = base.as_str().chars().take(room).collect();
     let name = format!("{base}-{}", hash.get(..PATH_DIGITS).unwrap_or_default());
-    name.parse().map_err(|error| EngineError::Settings(format!("no name can be made of the path: {error}: say --volume=NAME")))
+    name.parse()
+        .map_err(|error| EngineError::Settings(format!("no name can be made of the path: {error}: say --volume=NAME")))
 }
 
 fn url_of(folder: &Path) -> Result<String, EngineError> {
     let whole = std::path::absolute(folder).map_err(|error| LocalError::from_io("find", folder, error))?;
     littoral_remote::directory_url(&whole).ok_or_else(|| {
-        EngineError::Settings(format!("{}: a folder whose name is not text needs a remote= of its own", folder.display()))
+        EngineError::Settings(format!(
+            "{}: a folder whose name is not text needs a remote= of its own",
+            folder.display()
+        ))
     })
 }
 

@@ -248,7 +248,8 @@ impl Settings {
     fn read(&mut self, path: &Path, text: &str) -> Result<(), EngineError> {
         // The parser's message would repeat the line, which may hold anything.
         let table: toml::Table = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
+            let line =
+                error.span().map_or(1, |span| 1 + text.get(..span.start).unwrap_or_default().matches('\n').count());
             wrong(format!("{}: line {line} is not TOML: {}", path.display(), error.message()))
         })?;
         for (name, value) in table {
@@ -352,7 +353,8 @@ impl Settings {
                         (on.to_owned(), self.fencing.origin.clone())
                     }
                     Key::Quota => {
-                        let bytes = self.quota.value.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"));
+                        let bytes =
+                            self.quota.value.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"));
                         (bytes, self.quota.origin.clone())
                     }
                     Key::Grace => (format!("{} s", self.grace_ms.value / 1000), self.grace_ms.origin.clone()),
@@ -502,7 +504,12 @@ impl FromStr for Milliseconds {
 /// The name that was probably meant: the one that the fewest single-letter changes make of it, when they are few.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let far = (name.len() / 3).max(1);
-    known.into_iter().map(|known| (distance(name, known), known)).filter(|(d, _)| *d <= far).min().map(|(_, known)| known)
+    known
+        .into_iter()
+        .map(|known| (distance(name, known), known))
+        .filter(|(d, _)| *d <= far)
+        .min()
+        .map(|(_, known)| known)
 }
 
 /// Letters to insert, drop, replace or swap with their neighbour to make one word of the other.
@@ -631,9 +638,15 @@ mod tests {
 
     #[test]
     fn sizes_and_durations_have_units() {
-        assert_eq!([size("0"), size("5kB"), size("2GiB"), size("1 MB")], [Some(0), Some(5000), Some(2 << 30), Some(1_000_000)]);
+        assert_eq!(
+            [size("0"), size("5kB"), size("2GiB"), size("1 MB")],
+            [Some(0), Some(5000), Some(2 << 30), Some(1_000_000)]
+        );
         assert_eq!([size(""), size("-1"), size("1XB"), size("1.5GB")], [None; 4]);
-        assert_eq!([duration_ms("0"), duration_ms("90m"), duration_ms("30d")], [Some(0), Some(5_400_000), Some(2_592_000_000)]);
+        assert_eq!(
+            [duration_ms("0"), duration_ms("90m"), duration_ms("30d")],
+            [Some(0), Some(5_400_000), Some(2_592_000_000)]
+        );
         assert_eq!([duration_ms("5"), duration_ms("h"), duration_ms("1y")], [None; 3]);
     }
 

@@ -1,0 +1,39 @@
+//! The verbs: one file each, one line of the table each.
+
+use crate::door::Door;
+use crate::screen::Told;
+use clap::Subcommand;
+
+mod shown;
+
+macro_rules! verbs {
+    ($($(#[$doc:meta])* $name:ident = $file:ident,)*) => {
+        $(pub mod $file;)*
+
+        /// Every verb.
+        #[derive(Debug, Subcommand)]
+        pub enum Verb {
+            $($(#[$doc])* $name($file::Args),)*
+        }
+
+        impl Verb {
+            /// Does it.
+            pub async fn run(self, door: &Door) -> anyhow::Result<Told> {
+                match self {
+                    $(Verb::$name(args) => Box::pin($file::run(args, door)).await,)*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    /// Publish what changed in a database
+    Checkpoint = checkpoint,
+    /// Make a plain database file of a published state
+    Restore = restore,
+    /// Where a volume stands, and whose it is
+    Status = status,
+    /// The records of a volume, newest first
+    History = history,
+}
