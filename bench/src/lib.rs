@@ -1,0 +1,12 @@
+//! What Littoral costs: rigs for the counts and times in `bench/README.md`.
+//!
+//! Counts (requests, bytes, depth) are exact and asserted in tests. Times are ratios within one run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a rig stops at the first surprise")]
+
+pub mod machine;
+pub mod proxy;
+pub mod text;
+
+pub use machine::{Cost, Machine};
+pub use proxy::Proxy;

@@ -1,0 +1,155 @@
+//! A restore through a network 30 ms away, beside a raw parallel download of the same bytes; its depth; its memory.
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use littoral_bench::{Machine, Proxy, text};
+use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
+use littoral_engine::components::{MachineClock, MachineEntropy};
+use littoral_engine::exec::restore::{At, restore};
+use littoral_ports::Remote;
+use littoral_remote::{Environment, RemoteSettings, open_in};
+use littoral_test_s3::S3Server;
+use littoral_types::{BlobKind, ByteSpan};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FAR: Duration = Duration::from_millis(30);
+const PIECE: u64 = 4 << 20;
+const AT_ONCE: usize = 8;
+
+fn s3(server: &S3Server, bucket: &str, endpoint: Option<String>) -> Arc<dyn Remote> {
+    let settings = RemoteSettings { endpoint, ..RemoteSettings::default() };
+    let env = Environment::from_pairs(server.env());
+    let url = format!("s3://{bucket}/bench");
+    open_in(&url, &settings, &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap()
+}
+
+/// All chunks and packs, in pieces, as fast as they come.
+async fn raw_download(remote: &Arc<dyn Remote>) -> (u64, Duration) {
+    let mut spans = Vec::new();
+    for kind in [BlobKind::Chunk, BlobKind::Pack] {
+        for meta in remote.list(&format!("app.db/{}", kind.folder()), None, usize::MAX).await.unwrap() {
+            let pieces = (0..meta.len.div_ceil(PIECE)).map(|at| at * PIECE);
+            spans.extend(pieces.map(|offset| (meta.path.clone(), ByteSpan { offset, len: PIECE.min(meta.len - offset) })));
+        }
+    }
+    let began = Instant::now();
+    let bytes: Vec<u64> = stream::iter(spans)
+        .map(|(path, span)| async move { remote.get_range(&path, span).await.map(|bytes: Bytes| bytes.len() as u64) })
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await
+        .unwrap();
+    (bytes.iter().sum(), began.elapsed())
+}
+
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_keeps_up_with_a_raw_download() {
+    let gigabytes: f64 = std::env::var("LITTORAL_BENCH_GB").map_or(1.0, |text| text.parse().unwrap());
+    let server = tokio::task::spawn_blocking(S3Server::start).await.unwrap();
+    let bucket = tokio::task::block_in_place(|| server.bucket());
+    let dir = tempfile::tempdir().unwrap();
+    let near = Machine::new(dir.path(), s3(&server, &bucket, None));
+    let path = near.database();
+    let size = (gigabytes * f64::from(1 << 30)) as u64;
+    tokio::task::spawn_blocking(move || text::database(&path, size)).await.unwrap();
+    let mut source = SqliteSource::open(&near.database(), BUSY_TIMEOUT).unwrap();
+    near.checkpoint(&mut source).await.unwrap();
+    drop(source);
+    // A history: some pages come from packs.
+    for seed in 0..3 {
+        text::update(&near.database(), 100, seed);
+        let mut source = SqliteSource::open(&near.database(), BUSY_TIMEOUT).unwrap();
+        near.checkpoint(&mut source).await.unwrap();
+    }
+
+    let proxy = Proxy::start(server.authority(), FAR).await;
+    let far_dir = tempfile::tempdir().unwrap();
+    let far = Machine::new(far_dir.path(), s3(&server, &bucket, Some(proxy.endpoint())));
+    let dest = far_dir.path().join("restored.db");
+    let remote: Arc<dyn Remote> = far.remote.clone();
+    let (mut raw_times, mut times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut peak = 0;
+    let at_rest = resident();
+    for round in 0..4 {
+        let (raw_bytes, raw) = raw_download(&remote).await;
+        far.remote.reset();
+        let watching = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let watch = watching.clone();
+        let watcher = std::thread::spawn(move || {
+            let mut peak = 0;
+            while watch.load(std::sync::atomic::Ordering::Relaxed) {
+                peak = peak.max(resident());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            peak
+        });
+        let began = Instant::now();
+        let restored = restore(&far.log(), &far.components, &At::Newest, &dest, true).await.unwrap();
+        let took = began.elapsed();
+        watching.store(false, std::sync::atomic::Ordering::Relaxed);
+        peak = peak.max(watcher.join().unwrap());
+        let ratio = took.as_secs_f64() / raw.as_secs_f64();
+        println!(
+            "round {round}: raw {raw_bytes} B in {:.2} s; restore {} B from {} B in {:.2} s: {ratio:.2}",
+            raw.as_secs_f64(),
+            restored.bytes,
+            restored.fetched,
+            took.as_secs_f64()
+        );
+        assert!(tokio::fs::read(&dest).await.unwrap() == tokio::fs::read(near.database()).await.unwrap());
+        // The first round warms caches and connections.
+        if round > 0 {
+            raw_times.push(raw.as_secs_f64());
+            times.push(took.as_secs_f64());
+            ratios.push(ratio);
+        }
+    }
+    println!(
+        "median: raw {:.2} s, restore {:.2} s, ratio {:.2}; memory {} MiB above {} MiB at rest",
+        median(raw_times),
+        median(times),
+        median(ratios.clone()),
+        peak.saturating_sub(at_rest) >> 20,
+        at_rest >> 20
+    );
+}
+
+/// Few enough bytes that all data requests are under way at once: what is left is what waits for one another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_is_at_most_eight_requests_deep() {
+    let server = tokio::task::spawn_blocking(S3Server::start).await.unwrap();
+    let bucket = tokio::task::block_in_place(|| server.bucket());
+    let dir = tempfile::tempdir().unwrap();
+    let near = Machine::new(dir.path(), s3(&server, &bucket, None));
+    let path = near.database();
+    tokio::task::spawn_blocking(move || text::database(&path, 8 << 20)).await.unwrap();
+    for seed in 0..70 {
+        let mut source = SqliteSource::open(&near.database(), BUSY_TIMEOUT).unwrap();
+        near.checkpoint(&mut source).await.unwrap();
+        drop(source);
+        text::update(&near.database(), 3, seed);
+    }
+    let proxy = Proxy::start(server.authority(), FAR).await;
+    let far_dir = tempfile::tempdir().unwrap();
+    let far = Machine::new(far_dir.path(), s3(&server, &bucket, Some(proxy.endpoint())));
+    for at in [At::Newest, At::Lsn(littoral_types::Lsn(2)), At::Lsn(littoral_types::Lsn(60))] {
+        far.remote.reset();
+        restore(&far.log(), &far.components, &at, &far_dir.path().join("restored.db"), true).await.unwrap();
+        println!("{at:?}: {}", far.cost());
+        if at == At::Newest {
+            assert!(far.remote.depth() <= 8, "{}", far.remote.depth());
+        }
+    }
+}
