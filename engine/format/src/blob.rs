@@ -71,6 +71,7 @@ pub struct Writer {
     page_size: PageSize,
     compression: Compression,
     key: IdentityKey,
+    mark: u64,
     zero: PageIdentity,
     end: u64,
     chunks: Vec<ChunkIndex>,
@@ -79,11 +80,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A blob of this kind: [`BlobKind::Chunk`] or [`BlobKind::Pack`].
-    pub fn new(kind: BlobKind, page_size: PageSize, compression: Compression, key: &IdentityKey) -> Self {
+    /// A blob of this kind: [`BlobKind::Chunk`] or [`BlobKind::Pack`]. Blobs that differ in what they hold have different
+    /// marks: see [`FrameTable::mark`].
+    pub fn new(kind: BlobKind, page_size: PageSize, compression: Compression, key: &IdentityKey, mark: u64) -> Self {
         let refused = kind_number(kind).is_none().then_some("neither a chunk nor a pack");
         let zero = identity::of(key, &vec![0; page_size.len()]);
-        Self { kind, page_size, compression, key: *key, zero, end: 0, chunks: Vec::new(), raw: Vec::new(), refused }
+        Self {
+            kind,
+            page_size,
+            compression,
+            key: *key,
+            mark,
+            zero,
+            end: 0,
+            chunks: Vec::new(),
+            raw: Vec::new(),
+            refused,
+        }
     }
 
     /// The first bytes.
@@ -118,9 +131,10 @@ impl Writer {
         if pages.iter().any(|(page, _)| !chunk.span.holds(*page)) {
             return Err(misuse("a page outside its chunk"));
         }
-        let bytes = frame::encode(self.page_size, self.compression, pages, &mut self.raw)?;
+        let bytes = frame::encode(self.page_size, self.compression, self.mark, pages, &mut self.raw)?;
         let span = ByteSpan { offset: self.end, len: bytes.len() as u64 };
         self.end += span.len;
+        chunk.table.mark = self.mark;
         chunk.table.frames.push(FrameEntry { span, pages: pages.iter().map(|(page, _)| *page).collect() });
         chunk.identities.extend(pages.iter().map(|(page, raw)| (*page, identity::of(&self.key, raw))));
         Ok(bytes)
@@ -265,9 +279,10 @@ fn get_chunk(input: &mut In<'_>) -> Result<ChunkIndex, FormatError> {
     Ok(ChunkIndex { chunk, span, table, identities })
 }
 
-/// Reads one frame: verifies its checksum and that it holds exactly `pages`, in this order; their raw bytes one after another.
-pub fn read_frame(bytes: &[u8], page_size: PageSize, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
-    frame::decode(bytes, page_size, pages)
+/// Reads one frame: verifies its checksum, that it is of the blob with this mark, and that it holds exactly `pages`, in this
+/// order; their raw bytes one after another.
+pub fn read_frame(bytes: &[u8], page_size: PageSize, mark: u64, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
+    frame::decode(bytes, page_size, mark, pages)
 }
 
 /// Verifies a whole blob: every byte, every frame, every identity.
@@ -300,7 +315,7 @@ pub fn verify(whole: &[u8], key: &IdentityKey) -> Result<Index, FormatError> {
         for FrameEntry { span, pages } in &chunk.table.frames {
             // In bounds: the frames were checked to lie between header and footer.
             let bytes = &whole[span.offset as usize..(span.offset + span.len) as usize];
-            let raw = read_frame(bytes, page_size, pages)?;
+            let raw = read_frame(bytes, page_size, chunk.table.mark, pages)?;
             for (page, bytes) in pages.iter().zip(raw.chunks_exact(page_size.len())) {
                 if frame::is_zero(bytes) {
                     return Err(invalid(WHAT, format!("page {page} is stored and holds only zeros")));

@@ -134,32 +134,33 @@ fn run_blob(bytes: &[u8]) {
 
 fn run_frame(bytes: &[u8]) {
     each(bytes, |bytes| {
-        let Ok((page_size, pages)) = held(bytes) else {
-            let _ = blob::read_frame(bytes, PageSize::MIN, &[PageNo::FIRST]);
+        let Ok((page_size, mark, pages)) = held(bytes) else {
+            let _ = blob::read_frame(bytes, PageSize::MIN, 0, &[PageNo::FIRST]);
             return;
         };
-        if let Ok(raw) = blob::read_frame(bytes, page_size, &pages) {
+        if let Ok(raw) = blob::read_frame(bytes, page_size, mark, &pages) {
             assert_eq!(raw.len(), pages.len() * page_size.len());
             let mut room = Vec::new();
             let slots: Vec<_> = pages.iter().copied().zip(raw.chunks_exact(page_size.len())).collect();
             if slots.iter().all(|(_, page)| !frame::is_zero(page)) {
-                let again = frame::encode(page_size, littoral_types::Compression::Lz4, &slots, &mut room);
-                assert_eq!(again.and_then(|again| blob::read_frame(&again, page_size, &pages)), Ok(raw));
+                let again = frame::encode(page_size, littoral_types::Compression::Lz4, mark, &slots, &mut room);
+                assert_eq!(again.and_then(|again| blob::read_frame(&again, page_size, mark, &pages)), Ok(raw));
             }
         }
     });
 }
 
-/// What a frame says of its pages.
-fn held(bytes: &[u8]) -> Result<(PageSize, Vec<PageNo>), FormatError> {
+/// What a frame says of its pages and of its blob.
+fn held(bytes: &[u8]) -> Result<(PageSize, u64, Vec<PageNo>), FormatError> {
     let mut input = In::new(frame::WHAT, bytes);
     input.take(2 + 1 + 45)?;
+    let mark = input.u64()?;
     let page_size = input.page_size()?;
     input.u32()?;
     let count = usize::from(input.u8()?).min(16);
     let mut place = crate::nouns::Ascending::default();
     let pages = (0..count).map(|_| place.get(&mut input)).collect::<Result<_, _>>()?;
-    Ok((page_size, pages))
+    Ok((page_size, mark, pages))
 }
 
 fn run_shard(bytes: &[u8]) {

@@ -20,6 +20,7 @@ pub(crate) fn is_zero(page: &[u8]) -> bool {
 pub(crate) fn encode(
     page_size: PageSize,
     compression: Compression,
+    mark: u64,
     pages: &[(PageNo, &[u8])],
     raw: &mut Vec<u8>,
 ) -> Result<Vec<u8>, FormatError> {
@@ -47,6 +48,7 @@ pub(crate) fn encode(
     let codec_at = head.len();
     codec::put(&mut head, Compression::None);
     seal::put_open(&mut head);
+    head.u64("mark", mark);
     head.u8("page size, log2", page_size_log2(page_size));
     head.u32("payload: raw bytes", raw.len() as u32);
     head.u8("pages", pages.len() as u8);
@@ -65,12 +67,15 @@ fn invalid(detail: &str) -> FormatError {
 }
 
 /// The raw pages of a frame, one after another, when it holds exactly `pages`.
-pub(crate) fn decode(bytes: &[u8], page_size: PageSize, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
+pub(crate) fn decode(bytes: &[u8], page_size: PageSize, mark: u64, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
     In::new(WHAT, bytes).version(VERSION)?;
     let mut input = In::checked(WHAT, bytes)?;
     input.version(VERSION)?;
     let codec = codec::get(&mut input)?;
     let sealed = seal::get(&mut input)?;
+    if input.u64()? != mark {
+        return Err(input.invalid("it belongs to another blob"));
+    }
     if input.page_size()? != page_size {
         return Err(input.invalid("another page size"));
     }

@@ -91,6 +91,9 @@ fn check_spans(table: &FrameTable) -> Result<(), &'static str> {
         }
         end = span.end().ok_or("a frame beyond 64 bits")?;
     }
+    if table.frames.is_empty() && table.mark != 0 {
+        return Err("a mark without frames");
+    }
     if ascending(&table.zeros) { Ok(()) } else { Err("zero pages that do not ascend") }
 }
 
@@ -135,6 +138,7 @@ impl Spell for FrameTable {
             out.count("table: frames", self.frames.len());
         }
         let Some(first) = self.frames.first() else { return };
+        out.u64("table: mark", self.mark);
         out.varint("table: first frame's offset", first.span.offset);
         let mut end = first.span.offset;
         let mut last = 0u64;
@@ -166,8 +170,9 @@ impl Spell for FrameTable {
         }
         let (natural, contiguous) = (flags & NATURAL != 0, flags & CONTIGUOUS != 0);
         let zeros = get_runs(input)?;
-        let frames = if natural { get_natural(input, contiguous, &zeros)? } else { get_gathered(input, contiguous)? };
-        let table = FrameTable { frames, zeros };
+        let (mark, frames) =
+            if natural { get_natural(input, contiguous, &zeros)? } else { get_gathered(input, contiguous)? };
+        let table = FrameTable { frames, zeros, mark };
         // Pages in natural order were counted, not read: they are.
         let checked = if natural { check_spans(&table).map(|()| true) } else { check(&table) };
         let is_natural = checked.map_err(|detail| input.invalid(detail))?;
@@ -179,7 +184,7 @@ impl Spell for FrameTable {
     }
 }
 
-fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result<Vec<FrameEntry>, FormatError> {
+fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result<(u64, Vec<FrameEntry>), FormatError> {
     let total = input.varint()?;
     if total == 0 || total > PAGES_MAX {
         return Err(FormatError::TooLarge { what: input.what(), len: total, max: PAGES_MAX });
@@ -195,6 +200,7 @@ fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result
     let mut left = total as usize;
     let mut pages = Natural::from(start, zeros);
     let mut frames = Vec::with_capacity(count);
+    let mark = input.u64()?;
     let mut spans = Spans::begin(input, contiguous)?;
     for _ in 0..count {
         let span = spans.next(input)?;
@@ -207,16 +213,17 @@ fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result
         frames.push(FrameEntry { span, pages: held });
         left -= len;
     }
-    Ok(frames)
+    Ok((mark, frames))
 }
 
-fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>, FormatError> {
+fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<(u64, Vec<FrameEntry>), FormatError> {
     // Stored bytes, number of pages, and at least one page each.
     let count = input.count(3, PAGES_MAX as usize)?;
     let mut frames = Vec::with_capacity(count);
     if count == 0 {
-        return Ok(frames);
+        return Ok((0, frames));
     }
+    let mark = input.u64()?;
     let mut spans = Spans::begin(input, contiguous)?;
     let mut last = 0u64;
     for _ in 0..count {
@@ -238,7 +245,7 @@ fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<Vec<FrameEntry>,
         }
         frames.push(FrameEntry { span, pages });
     }
-    Ok(frames)
+    Ok((mark, frames))
 }
 
 /// Reads where frames lie, one after another.

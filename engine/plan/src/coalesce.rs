@@ -101,7 +101,7 @@ mod tests {
                 entry
             })
             .collect();
-        FrameTable { frames, zeros: Vec::new() }
+        FrameTable { frames, zeros: Vec::new(), mark: 0 }
     }
 
     fn delta(id: u64, pages: &BTreeSet<PageNo>) -> Delta {

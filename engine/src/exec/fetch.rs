@@ -31,7 +31,7 @@ pub async fn pages(
     wanted: &[PageNo],
 ) -> Result<BTreeMap<PageNo, Bytes>, EngineError> {
     let mut found = BTreeMap::new();
-    let mut frames: BTreeMap<(String, u64), (BlobRef, FrameEntry, Vec<(PageNo, usize)>)> = BTreeMap::new();
+    let mut frames: BTreeMap<(String, u64), Wanted> = BTreeMap::new();
     for page in wanted {
         let Some(place) = row.find(*page) else {
             return Err(log.inconsistent(format!("page {page} of chunk {} is in no version of it", row.chunk)));
@@ -49,8 +49,8 @@ pub async fn pages(
                 let key = (blob_path(log, place.blob).to_string(), entry.span.offset);
                 frames
                     .entry(key)
-                    .or_insert_with(|| (place.blob.clone(), entry.clone(), Vec::new()))
-                    .2
+                    .or_insert_with(|| (place.blob.clone(), place.table.mark, entry.clone(), Vec::new()))
+                    .3
                     .push((*page, slot));
             }
         }
@@ -65,15 +65,16 @@ pub async fn pages(
     Ok(found)
 }
 
-type Wanted = (BlobRef, FrameEntry, Vec<(PageNo, usize)>);
+/// A frame: its blob, that blob's mark, its place, and which pages are wanted of which slots.
+type Wanted = (BlobRef, u64, FrameEntry, Vec<(PageNo, usize)>);
 
 /// Neighbouring frames of one blob, so that one request brings them.
 fn runs(frames: Vec<Wanted>) -> Vec<Vec<Wanted>> {
     let mut runs: Vec<Vec<Wanted>> = Vec::new();
     for frame in frames {
-        let near = runs.last().and_then(|run| run.last()).is_some_and(|(blob, entry, _)| {
+        let near = runs.last().and_then(|run| run.last()).is_some_and(|(blob, _, entry, _)| {
             let end = entry.span.offset + entry.span.len;
-            *blob == frame.0 && frame.1.span.offset >= end && frame.1.span.offset - end <= GAP_BYTES
+            *blob == frame.0 && frame.2.span.offset >= end && frame.2.span.offset - end <= GAP_BYTES
         });
         match runs.last_mut().filter(|_| near) {
             Some(run) => run.push(frame),
@@ -84,20 +85,20 @@ fn runs(frames: Vec<Wanted>) -> Vec<Vec<Wanted>> {
 }
 
 async fn fetch_run(log: &Log, page_size: PageSize, run: Vec<Wanted>) -> Result<Vec<(PageNo, Bytes)>, EngineError> {
-    let (Some((blob, first, _)), Some((_, last, _))) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+    let (Some((blob, _, first, _)), Some((_, _, last, _))) = (run.first(), run.last()) else { return Ok(Vec::new()) };
     let path = blob_path(log, blob);
     let start = first.span.offset;
     let span = ByteSpan { offset: start, len: last.span.offset + last.span.len - start };
     let bytes = log.remote().get_range(&path, span).await?;
     let mut pages = Vec::new();
-    for (_, entry, wanted) in &run {
+    for (_, mark, entry, wanted) in &run {
         let from = usize::try_from(entry.span.offset - start).unwrap_or(usize::MAX);
         let till = from.saturating_add(usize::try_from(entry.span.len).unwrap_or(usize::MAX));
         let stored = bytes
             .get(from..till)
             .ok_or_else(|| log.inconsistent(format!("{path}: a frame lies beyond what was fetched")))?;
         let raw = Bytes::from(
-            format::blob::read_frame(stored, page_size, &entry.pages).map_err(EngineError::damaged(&path))?,
+            format::blob::read_frame(stored, page_size, *mark, &entry.pages).map_err(EngineError::damaged(&path))?,
         );
         for (page, slot) in wanted {
             let at = slot * page_size.len();

@@ -198,6 +198,8 @@ struct Job {
 #[derive(Clone, Debug)]
 struct Need {
     span: ByteSpan,
+    /// Its blob's, as the row says.
+    mark: u64,
     /// The pages it holds, in slot order.
     holds: Vec<PageNo>,
     /// The slots that are the newest live version of their page.
@@ -279,7 +281,7 @@ impl Job {
         for ((version, frame), wanted) in frames {
             let Some((blob, _, table)) = versions.get(version) else { continue };
             let Some(entry) = table.frames.get(frame as usize) else { continue };
-            let need = Need { span: entry.span, holds: entry.pages.clone(), wanted, chunk: span };
+            let need = Need { span: entry.span, mark: table.mark, holds: entry.pages.clone(), wanted, chunk: span };
             cover.needs.entry((*blob).clone()).or_default().push(need);
         }
         Ok(cover)
@@ -394,8 +396,8 @@ fn write(
         let from = usize::try_from(need.span.offset - piece.span.offset).map_err(|_| beyond())?;
         let till = usize::try_from(need.span.len).ok().and_then(|len| from.checked_add(len)).ok_or_else(beyond)?;
         let stored = bytes.get(from..till).ok_or_else(beyond)?;
-        let raw =
-            format::blob::read_frame(stored, page_size, &need.holds).map_err(EngineError::damaged(&piece.path))?;
+        let raw = format::blob::read_frame(stored, page_size, need.mark, &need.holds)
+            .map_err(EngineError::damaged(&piece.path))?;
         // Neighbouring slots with neighbouring pages go out in one write.
         for run in need
             .wanted

@@ -84,7 +84,8 @@ pub fn stage(
     let page_len = recipe.page_size.len();
     let harm = || EngineError::damaged("a blob that was being staged");
     let mut file = dir.begin(input)?;
-    let mut writer = BlobWriter::new(kind, recipe.page_size, recipe.compression, &recipe.key);
+    let mark = mark(recipe, input);
+    let mut writer = BlobWriter::new(kind, recipe.page_size, recipe.compression, &recipe.key, mark);
     file.write(&writer.header())?;
     let mut buffers = vec![0u8; page_len * FRAME_PAGES_MAX];
     for piece in pieces {
@@ -119,6 +120,16 @@ pub fn stage(
     })?;
     let blob = BlobRef { home: Home::Own, name: BlobName { kind, hash, birth: recipe.birth }, len };
     Ok(Staged { blob, index, file: Arc::new(file) })
+}
+
+/// Tells this blob's frames from those of every other blob: what goes in decides it, so that the same job makes the same blob.
+fn mark(recipe: &Recipe, input: &[u8; 32]) -> u64 {
+    let mut hasher = format::hash::BlobHasher::new();
+    hasher.update(&recipe.key.0);
+    hasher.update(&recipe.birth.0.to_le_bytes());
+    hasher.update(input);
+    let [a, b, c, d, e, f, g, h, ..] = hasher.finish().0.0;
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 fn put_frame(

@@ -18,6 +18,9 @@ pub struct FrameTable {
     pub frames: Vec<FrameEntry>,
     /// Pages that hold only zeros, ascending: recorded, not stored.
     pub zeros: Vec<PageNo>,
+    /// What every frame of the blob says of itself, so that no frame of another blob is taken for one of these, whatever
+    /// the object store answers. Zero without frames.
+    pub mark: u64,
 }
 
 /// Where a page is found in a [`FrameTable`].

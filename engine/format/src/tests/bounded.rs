@@ -165,10 +165,11 @@ fn what_could_not_be_read_is_not_written() {
         vec![entry(0, 10, &[5]), entry(10, 10, &[1, 5])],
         vec![entry(0, 10, &[7])],
     ] {
-        refused(with_table(FrameTable { frames, zeros: vec![page(7)] }));
+        refused(with_table(FrameTable { frames, zeros: vec![page(7)], mark: 1 }));
     }
-    refused(with_table(FrameTable { frames: Vec::new(), zeros: vec![page(2), page(1)] }));
-    refused(with_table(FrameTable { frames: Vec::new(), zeros: (1..=131_073).map(page).collect() }));
+    refused(with_table(FrameTable { frames: Vec::new(), zeros: vec![page(2), page(1)], mark: 0 }));
+    refused(with_table(FrameTable { frames: Vec::new(), zeros: (1..=131_073).map(page).collect(), mark: 0 }));
+    refused(with_table(FrameTable { frames: Vec::new(), zeros: vec![page(1)], mark: 1 }));
 
     let mut row = super::samples::a_row(5);
     row.deltas.push(row.deltas[0].clone());
@@ -231,7 +232,7 @@ fn a_blob_writer_refuses_what_would_be_no_blob() {
     let span = ChunkSpan { first: page(1), count: PageCount(2) };
     let raw = vec![1; 512];
     let begun = |kind| {
-        let mut writer = blob::Writer::new(kind, size, Compression::Zstd, &KEY);
+        let mut writer = blob::Writer::new(kind, size, Compression::Zstd, &KEY, 7);
         writer.header();
         writer.begin_chunk(ChunkId(0), span);
         writer
@@ -246,10 +247,10 @@ fn a_blob_writer_refuses_what_would_be_no_blob() {
         assert!(begun(BlobKind::Pack).frame(&pages).is_err(), "{why}");
     }
     // Without a header, without a chunk.
-    let mut writer = blob::Writer::new(BlobKind::Pack, size, Compression::Zstd, &KEY);
+    let mut writer = blob::Writer::new(BlobKind::Pack, size, Compression::Zstd, &KEY, 7);
     assert!(writer.frame(&[(page(1), &raw)]).is_err());
     assert!(writer.finish().is_err());
-    let mut writer = blob::Writer::new(BlobKind::Pack, size, Compression::Zstd, &KEY);
+    let mut writer = blob::Writer::new(BlobKind::Pack, size, Compression::Zstd, &KEY, 7);
     writer.header();
     assert!(writer.frame(&[(page(1), &raw)]).is_err());
     // A base chunk holds all of its pages, each once.

@@ -158,7 +158,8 @@ impl Chance {
             frames.push(FrameEntry { span: ByteSpan { offset, len }, pages });
             offset += len;
         }
-        FrameTable { frames, zeros: zeros.into_iter().collect() }
+        let mark = if frames.is_empty() { 0 } else { self.below(u64::MAX) };
+        FrameTable { frames, zeros: zeros.into_iter().collect(), mark }
     }
 
     pub(super) fn base(&mut self) -> Base {

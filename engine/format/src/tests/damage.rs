@@ -95,18 +95,21 @@ proptest! {
                 assert_eq!(found, index, "{how}");
             }
         });
-        for entry in index.chunks.iter().flat_map(|chunk| &chunk.table.frames) {
+        let entries = |chunk: &blob::ChunkIndex| chunk.table.frames.clone().into_iter().map(|entry| (chunk.table.mark, entry)).collect::<Vec<_>>();
+        for (mark, entry) in index.chunks.iter().flat_map(entries) {
             let ByteSpan { offset, len } = entry.span;
             let frame = &bytes[offset as usize..(offset + len) as usize];
             each_damage(frame, 50, |damaged, how| {
-                assert!(blob::read_frame(damaged, index.page_size, &entry.pages).is_err(), "{how}");
+                assert!(blob::read_frame(damaged, index.page_size, mark, &entry.pages).is_err(), "{how}");
             });
+            // The right bytes of another blob.
+            assert!(blob::read_frame(frame, index.page_size, mark ^ 1, &entry.pages).is_err());
             // The right bytes for other pages.
             let mut others = entry.pages.clone();
             others.pop();
-            assert!(blob::read_frame(frame, index.page_size, &others).is_err());
+            assert!(blob::read_frame(frame, index.page_size, mark, &others).is_err());
             others.push(entry.pages.last().unwrap().next());
-            assert!(blob::read_frame(frame, index.page_size, &others).is_err());
+            assert!(blob::read_frame(frame, index.page_size, mark, &others).is_err());
         }
     }
 

@@ -103,7 +103,7 @@ proptest! {
         for chunk in &index.chunks {
             for entry in &chunk.table.frames {
                 let frame = &bytes[entry.span.offset as usize..entry.span.end().unwrap() as usize];
-                let raw = blob::read_frame(frame, index.page_size, &entry.pages).unwrap();
+                let raw = blob::read_frame(frame, index.page_size, chunk.table.mark, &entry.pages).unwrap();
                 for (page, found) in entry.pages.iter().zip(raw.chunks(index.page_size.len())) {
                     prop_assert_eq!(pages.get(page).map(Vec::as_slice), Some(found));
                 }
@@ -134,7 +134,7 @@ pub(super) fn any_blob(chance: &mut Chance, key: &IdentityKey) -> (Vec<u8>, blob
     let page_size = PageSize::new(512 << chance.below(2)).unwrap();
     let kind = chance.pick(&[BlobKind::Chunk, BlobKind::Pack]);
     let compression = chance.pick(&[Compression::None, Compression::Lz4, Compression::Zstd]);
-    let mut writer = blob::Writer::new(kind, page_size, compression, key);
+    let mut writer = blob::Writer::new(kind, page_size, compression, key, chance.below(u64::MAX));
     let mut bytes = writer.header();
     let mut pages = Pages::new();
     let chunks = if kind == BlobKind::Chunk { 1 } else { chance.below(4) };
@@ -208,7 +208,7 @@ fn the_same_pages_are_the_same_bytes_whatever_was_compressed_before() {
         let mut chance = Chance::new(seed);
         let pages: Vec<_> = (1..=16).map(|_| [vec![1], chance.bytes(4095)].concat()).collect();
         let slots: Vec<_> = (1..=16).map(|n| PageNo::new(n).unwrap()).zip(pages.iter().map(Vec::as_slice)).collect();
-        let mut writer = blob::Writer::new(BlobKind::Pack, size, compression, &IdentityKey([7; 32]));
+        let mut writer = blob::Writer::new(BlobKind::Pack, size, compression, &IdentityKey([7; 32]), 0);
         writer.header();
         writer.begin_chunk(ChunkId(0), ChunkSpan { first: PageNo::FIRST, count: PageCount(16) });
         writer.frame(&slots).unwrap()

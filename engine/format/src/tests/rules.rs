@@ -1,6 +1,6 @@
 //! Rules of `RULES` that live in bytes.
 
-use super::samples::{KEY, a_record, all, base};
+use super::samples::{KEY, MARK, a_record, all, base};
 use crate::keys::ObjectKey;
 use crate::{FormatError, blob, hash, head, identity, keys, pin, record, shard, snapshot};
 use littoral_types::*;
@@ -135,7 +135,7 @@ const SEAL_LEN: usize = 45;
 fn p13_a_sealed_frame_is_refused_by_name() {
     for name in ["frame-none", "frame-lz4", "frame-zstd"] {
         let pages = [PageNo::new(1).unwrap(), PageNo::new(3).unwrap()];
-        let read = |bytes: &[u8]| blob::read_frame(bytes, PageSize::MIN, &pages);
+        let read = |bytes: &[u8]| blob::read_frame(bytes, PageSize::MIN, MARK, &pages);
         let mut bytes = sample(name);
         assert!(read(&bytes).is_ok());
         assert_eq!(bytes[FRAME_CIPHER..][..SEAL_LEN], [0; SEAL_LEN], "cipher, key id, nonce and tag are reserved");

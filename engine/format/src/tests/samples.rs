@@ -72,6 +72,7 @@ fn natural() -> FrameTable {
             FrameEntry { span: ByteSpan { offset: 5_016, len: 90 }, pages: pages.collect() },
         ],
         zeros: vec![page(5), page(6), page(21)],
+        mark: 0x1111_2222_3333_4444,
     }
 }
 
@@ -82,6 +83,7 @@ fn gathered() -> FrameTable {
             FrameEntry { span: ByteSpan { offset: 2_000, len: 400 }, pages: vec![page(3)] },
         ],
         zeros: vec![page(8)],
+        mark: 0x5555_6666_7777_8888,
     }
 }
 
@@ -214,6 +216,9 @@ pub(super) fn a_large_record() -> Record {
     spelled(RecordBody::Prune(Prune { floor: Seq(30), blobs, snapshots: Vec::new() }))
 }
 
+/// What the frames of a sample blob bear.
+pub(super) const MARK: u64 = 0x9999_aaaa_bbbb_cccc;
+
 /// A page that compresses.
 fn text(number: u64) -> Vec<u8> {
     let line = format!("page {number} of a database; ");
@@ -221,7 +226,7 @@ fn text(number: u64) -> Vec<u8> {
 }
 
 fn a_blob(kind: BlobKind, compression: Compression) -> (Vec<u8>, blob::Index) {
-    let mut writer = blob::Writer::new(kind, size(), compression, &KEY);
+    let mut writer = blob::Writer::new(kind, size(), compression, &KEY, MARK);
     let mut bytes = writer.header();
     writer.begin_chunk(ChunkId(0), ChunkSpan { first: page(1), count: PageCount(4) });
     writer.zero(page(2));
@@ -264,7 +269,7 @@ fn a_frame(compression: Compression) -> Vec<u8> {
 }
 
 fn reads_frame(bytes: &[u8]) -> Result<bool, FormatError> {
-    Ok(blob::read_frame(bytes, size(), &[page(1), page(3)])? == [text(1), text(3)].concat())
+    Ok(blob::read_frame(bytes, size(), MARK, &[page(1), page(3)])? == [text(1), text(3)].concat())
 }
 
 pub(super) fn a_row(chunk: u64) -> ChunkRow {

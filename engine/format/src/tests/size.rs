@@ -16,7 +16,7 @@ fn base(page_size: u64) -> Base {
         offset += len;
         FrameEntry { span, pages: pages.to_vec() }
     });
-    let table = FrameTable { frames: frames.collect(), zeros: Vec::new() };
+    let table = FrameTable { frames: frames.collect(), zeros: Vec::new(), mark: u64::MAX };
     let name = BlobName { kind: BlobKind::Chunk, hash: BlobHash([1; 32]), birth: Seq(1000) };
     let blob = BlobRef { home: Home::Own, name, len: offset };
     Base { generation: Generation(9), blob, span, last_live: span.last().unwrap(), table }
@@ -83,7 +83,7 @@ fn a_full_row_of_identities_fits_into_a_page_of_the_manifest() {
 fn the_first_suffix_that_is_fetched_holds_the_footer_of_a_chunk_of_4_kib_pages() {
     let size = PageSize::new(4096).unwrap();
     let span = Geometry::new(size).span(ChunkId(0), PageCount(u64::MAX)).unwrap();
-    let mut writer = blob::Writer::new(BlobKind::Chunk, size, Compression::Zstd, &KEY);
+    let mut writer = blob::Writer::new(BlobKind::Chunk, size, Compression::Zstd, &KEY, u64::MAX);
     let mut bytes = writer.header();
     writer.begin_chunk(ChunkId(0), span);
     let pages: Vec<_> = span.pages().collect();

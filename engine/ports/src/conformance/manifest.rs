@@ -111,7 +111,8 @@ pub fn table(pages: impl IntoIterator<Item = PageNo>) -> FrameTable {
         span: ByteSpan { offset: 64 + at as u64 * 9000, len: 8999 },
         pages: pages.to_vec(),
     });
-    FrameTable { frames: frames.collect(), zeros }
+    let mark = if stored.is_empty() { 0 } else { 0xfeed };
+    FrameTable { frames: frames.collect(), zeros, mark }
 }
 
 /// A delta with these pages, alive up to `last_live`.
