@@ -139,6 +139,24 @@ mod tests {
     }
 
     #[test]
+    fn p12_nobody_is_elected_by_a_lock_on_a_file_that_was_removed_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let Ok(lock) = WorkerLock::take(path.clone()) else { continue };
+                        // Only whoever holds the lock removes the file here, so a fresh holder's is in its place.
+                        assert!(lock.is_at_its_place().unwrap(), "elected by a file that nobody can find");
+                        std::fs::remove_file(&path).unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
     fn of_racing_threads_one_is_elected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker.lock");

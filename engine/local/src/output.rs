@@ -542,6 +542,19 @@ mod tests {
         assert_eq!(fs::read(&dest).unwrap(), b"late");
         assert_eq!(OutputFile::create(&dest, true, state(4)).unwrap().done_bytes(), 4, "the work is not lost");
 
+        // A journal that comes late is as dangerous as one that was there: SQLite would apply it.
+        let other = dir.path().join("other.db");
+        let output = OutputFile::create(&other, false, state(4)).unwrap();
+        write(&output, b"new!", [0], 4);
+        let late = dir.path().join("other.db-journal");
+        fs::write(&late, "late").unwrap();
+        let refused = output.finish().unwrap_err();
+        assert!(matches!(&refused, LocalError::WouldOverwrite { path, .. } if *path == late), "{refused:?}");
+        assert!(!other.exists());
+        fs::remove_file(&late).unwrap();
+        OutputFile::create(&other, false, state(4)).unwrap().finish().unwrap();
+        fs::remove_file(&other).unwrap();
+
         for old in ["app.db-wal", "app.db-journal", "app.db-wal.quarantined-1"] {
             fs::write(dir.path().join(old), old).unwrap();
         }
