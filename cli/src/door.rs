@@ -113,6 +113,7 @@ fn after_help() -> String {
 #[derive(Debug)]
 pub struct Door {
     flags: Vec<(Key, OsString)>,
+    environment: Vec<(OsString, OsString)>,
     /// Where things are shown.
     pub screen: Screen,
 }
@@ -137,13 +138,18 @@ impl Target {
 }
 
 impl Door {
+    /// A door at which nobody said anything, and that shows nothing: for a verb that uses others.
+    pub fn within(&self) -> Self {
+        Self { flags: Vec::new(), environment: Vec::new(), screen: Screen::new(false, true) }
+    }
+
     /// What was said, with the settings file beside a database where there is one.
     pub fn settings(&self, database: Option<&Path>) -> anyhow::Result<Settings> {
         let beside = database.map(|database| match database.parent() {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         });
-        Ok(Settings::gather(&self.flags, std::env::vars_os(), beside.as_deref())?)
+        Ok(Settings::gather(&self.flags, self.environment.iter().cloned(), beside.as_deref())?)
     }
 
     /// The place of a `FILE|URL`. For a URL the settings file beside `beside` counts, where that is given.
@@ -221,7 +227,7 @@ pub fn main() -> ExitCode {
     let Cli { common, settings, verb } = cli;
     let screen = Screen::new(common.json, common.quiet);
     screen.listen(common.verbose);
-    let door = Door { flags: settings.said(), screen: screen.clone() };
+    let door = Door { flags: settings.said(), environment: std::env::vars_os().collect(), screen: screen.clone() };
     let told = Runtime::start().map_err(anyhow::Error::from).and_then(|runtime| runtime.run(verb.run(&door)));
     let exit = match told {
         Ok(told) => screen.show(told),

@@ -20,7 +20,8 @@ use littoral_types::{ObjectPath, VolumeName};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use littoral_local::{Binding, Store as LocalStore};
+pub use littoral_format::VERSIONS;
+pub use littoral_local::Binding;
 pub use littoral_remote::{Counting, Op, OpTotals, Totals};
 
 /// Digits of the path's hash in a name that was made up from a path.

@@ -22,19 +22,19 @@ use std::ffi::OsString;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The database file
-    file: OsString,
+    pub(super) file: OsString,
     /// Only show the plan: nothing is changed, here or there
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Run SQLite's quick_check first (by default only when the volume is new to this database)
     #[arg(long, conflicts_with = "no_check")]
-    check: bool,
+    pub(super) check: bool,
     /// Publish without a check even when the volume is new
     #[arg(long)]
-    no_check: bool,
+    pub(super) no_check: bool,
     /// Leave deltas as they are; `littoral coalesce` merges them later
     #[arg(long)]
-    no_coalesce: bool,
+    pub(super) no_coalesce: bool,
 }
 
 /// Does it.

@@ -14,13 +14,13 @@ use std::ffi::OsString;
 pub struct Args {
     /// The volume: a database whose volume it is, or a URL
     #[arg(value_name = "FILE|URL")]
-    target: OsString,
+    pub(super) target: OsString,
     /// How many records
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
+    pub(super) limit: u32,
     /// Only records before this one
     #[arg(long, value_name = "RECORD")]
-    before: Option<u64>,
+    pub(super) before: Option<u64>,
 }
 
 /// Does it.

@@ -36,4 +36,18 @@ verbs! {
     Status = status,
     /// The records of a volume, newest first
     History = history,
+    /// Named states that no prune takes away
+    Snapshot = snapshot,
+    /// Read and check everything: records, blobs, pages, and a restored copy
+    Verify = verify,
+    /// Delete what no kept state needs
+    Prune = prune,
+    /// Merge small deltas now, which checkpoints do by themselves
+    Coalesce = coalesce,
+    /// Give the volume up in order, so that another machine can go on without a takeover
+    Release = release,
+    /// Try everything that a checkpoint needs, and say what is wrong
+    Doctor = doctor,
+    /// The main job told step by step, in a temporary folder
+    Demo = demo,
 }

@@ -16,15 +16,15 @@ use std::time::Instant;
 pub struct Args {
     /// The volume: a URL, or a database whose volume it is
     #[arg(value_name = "URL|FILE")]
-    from: OsString,
+    pub(super) from: OsString,
     /// Where the database file goes
-    dest: PathBuf,
+    pub(super) dest: PathBuf,
     /// Which state: an LSN, a position (epoch.lsn) or a snapshot's name [default: the newest]
     #[arg(long, value_name = "LSN|EPOCH.LSN|SNAPSHOT", value_parser = at)]
-    at: Option<At>,
+    pub(super) at: Option<At>,
     /// Replace what stands at the destination
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 /// Reads what a user calls a state.

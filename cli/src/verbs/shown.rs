@@ -3,10 +3,11 @@
 use crate::door::Door;
 use crate::words;
 use littoral_engine::open::{self, Counting, Place, Totals};
+use littoral_engine::preview::{Preview, preview};
 use littoral_engine::settings::Settings;
-use littoral_engine::{Components, Session, open_for_writing};
+use littoral_engine::{Components, EngineError, Session, open_for_writing};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 /// Counts what each step of a command cost.
@@ -39,13 +40,41 @@ pub(super) fn moment(ms: u64) -> Value {
     json!({ "ms": ms, "utc": words::time(ms) })
 }
 
-/// A database's volume, opened for writing.
-pub(super) async fn session(door: &Door, file: &Path) -> anyhow::Result<(Place, Settings, Components, Session, Meter)> {
-    let settings = door.settings(Some(file))?;
-    let place = Place::of_database(file, &settings)?;
-    let components = door.components(&settings)?;
+/// A volume that is there, opened for writing: unlike a checkpoint, the verbs that use this never begin one.
+pub(super) struct Opened {
+    pub(super) place: Place,
+    pub(super) settings: Settings,
+    pub(super) session: Session,
+    pub(super) meter: Meter,
+}
+
+/// Opens a database's volume for writing.
+pub(super) async fn session(door: &Door, file: &OsStr) -> anyhow::Result<Opened> {
+    let Known { place, settings, components, preview: _ } = known(door, file).await?;
     let (stores, remote) = open::stores(&place, &settings, &components)?;
     let meter = Meter::new(remote);
     let session = Box::pin(open_for_writing(&stores, &components, &place.target(&settings)?)).await?;
-    Ok((place, settings, components, session, meter))
+    Ok(Opened { place, settings, session, meter })
+}
+
+/// A volume that is there, and what a writer would find.
+pub(super) struct Known {
+    pub(super) place: Place,
+    pub(super) settings: Settings,
+    pub(super) components: Components,
+    pub(super) preview: Preview,
+}
+
+/// Looks at a database's volume as a writer would, changing nothing.
+pub(super) async fn known(door: &Door, file: &OsStr) -> anyhow::Result<Known> {
+    let file = door.file(file)?;
+    let settings = door.settings(Some(&file))?;
+    let place = Place::of_database(&file, &settings)?;
+    let components = door.components(&settings)?;
+    let (existing, _) = place.existing(&settings, &components)?;
+    let preview = Box::pin(preview(&existing, &components, &place.target(&settings)?)).await?;
+    if preview.is_new && !preview.unfinished {
+        return Err(EngineError::NoVolume(place.url()).into());
+    }
+    Ok(Known { place, settings, components, preview })
 }

@@ -43,3 +43,13 @@ mod tests;
 mod trace;
 
 pub use error::FormatError;
+
+/// What is persisted, and the newest version of each that this library writes and reads.
+pub const VERSIONS: [(&str, u16); 6] = [
+    ("record", record::VERSION),
+    ("record body", body::VERSION),
+    ("blob", blob::VERSION),
+    ("frame", frame::VERSION),
+    ("shard", shard::VERSION),
+    ("local manifest", rows::volume::VERSION),
+];

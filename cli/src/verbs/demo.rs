@@ -1,0 +1,216 @@
+//! `littoral demo`: the main job on the embedded default, told step by step, in a temporary folder.
+
+use super::{checkpoint, history, restore, snapshot};
+use crate::door::Door;
+use crate::exit::{Exit, Fault};
+use crate::screen::Told;
+use crate::sqlite::{BUSY_TIMEOUT, integrity_check};
+use crate::words;
+use anyhow::Context;
+use littoral_engine::exec::restore::At;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What can be said to it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Leave the folder there to look around in
+    #[arg(long)]
+    keep: bool,
+    /// Rows of the database
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
+    rows: u32,
+}
+
+/// Does it.
+pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
+    let folder = tempfile::Builder::new().prefix("littoral-demo-").tempdir().context("the system has no temporary folder")?;
+    let story = Story { door, inner: door.within(), folder: folder.path().to_owned(), steps: Vec::new() };
+    let steps = Box::pin(story.tell(args.rows)).await?;
+    let kept = args.keep.then(|| folder.keep());
+    let text = match &kept {
+        Some(folder) => format!("\nLook around in {}\n", folder.display()),
+        None => "\nThe folder is gone again (--keep leaves it). Next: littoral checkpoint YOUR.db\n".to_owned(),
+    };
+    Ok(Told::done(json!({ "verb": "demo", "steps": steps, "folder": kept }), text))
+}
+
+struct Story<'a> {
+    door: &'a Door,
+    /// Where the verbs are used: nobody's settings, nothing shown.
+    inner: Door,
+    folder: PathBuf,
+    steps: Vec<Value>,
+}
+
+impl Story<'_> {
+    fn database(&self) -> PathBuf {
+        self.folder.join("notes.db")
+    }
+
+    fn chapter(&mut self, title: &str, told: &str, document: Value) {
+        let number = self.steps.len() + 1;
+        self.door.screen.say(&format!("\n{number}. {title}"));
+        for line in told.lines() {
+            self.door.screen.say(&format!("   {line}"));
+        }
+        self.steps.push(json!({ "step": number, "title": title, "told": document }));
+    }
+
+    async fn tell(mut self, rows: u32) -> anyhow::Result<Vec<Value>> {
+        let file = self.database();
+        self.door.screen.say(&format!("The main job of littoral, in {}", self.folder.display()));
+
+        make(&file, rows).await?;
+        let size = fs::metadata(&file)?.len();
+        let told = format!("notes.db: {} notes, {}", words::count(rows), words::bytes(size));
+        self.chapter("A SQLite database, made with plain SQL", &told, json!({ "rows": rows, "bytes": size }));
+
+        self.checkpoint("Its first checkpoint: everything goes to the object store, compressed").await?;
+
+        sql(&file, "UPDATE notes SET body = body || ' (revised)' WHERE id % 997 = 0; INSERT INTO notes(body) VALUES ('one more')")
+            .await?;
+        let first = self.checkpoint("A few notes change; the next checkpoint carries only the pages that did").await?;
+        let old = copy(&file, &self.folder.join("expected-1.db"))?;
+
+        let name = "before-the-accident".parse().context("a name")?;
+        let done = Box::pin(snapshot::create(file.clone().into(), name, &self.inner)).await?;
+        self.chapter("This state gets a name, which no prune takes away", &done.text, done.json);
+
+        sql(&file, "DELETE FROM notes WHERE id > 10; VACUUM").await?;
+        self.checkpoint("An accident: nearly all notes are deleted, and that is checkpointed too").await?;
+        let new = copy(&file, &self.folder.join("expected-2.db"))?;
+
+        let lost = self.lose_the_machine()?;
+        let told = format!("deleted: {}\nleft: .littoral/remote, which could as well be a bucket", lost.join(", "));
+        self.chapter("The machine is lost: everything local is deleted, but not the remote", &told, json!({ "deleted": lost }));
+
+        self.restore("The newest state is restored to a plain file", "newest.db", None, &new).await?;
+        let at = At::Snapshot("before-the-accident".parse().context("a name")?);
+        self.restore("And the state before the accident, by its name", "rescued.db", Some(at), &old).await?;
+        let at = At::Lsn(first);
+        self.restore("The same by its place in the history", "again.db", Some(at), &old).await?;
+
+        let done = history::run(history::Args { target: file.into(), limit: 20, before: None }, &self.inner).await?;
+        self.chapter("The history tells it all", &done.text, done.json);
+        Ok(self.steps)
+    }
+
+    /// Checkpoints, and gives the commit's number.
+    async fn checkpoint(&mut self, title: &str) -> anyhow::Result<littoral_types::Lsn> {
+        let args = checkpoint::Args {
+            file: self.database().into(),
+            dry_run: false,
+            check: false,
+            no_check: false,
+            no_coalesce: false,
+        };
+        let done = Box::pin(checkpoint::run(args, &self.inner)).await?;
+        let position: littoral_types::Position = done.json["position"].as_str().unwrap_or_default().parse()?;
+        self.chapter(title, &done.text, done.json);
+        Ok(position.lsn)
+    }
+
+    /// Everything but the remote goes.
+    fn lose_the_machine(&self) -> anyhow::Result<Vec<String>> {
+        let mut lost = Vec::new();
+        for name in ["notes.db", "notes.db-wal", "notes.db-shm"] {
+            if self.folder.join(name).exists() {
+                fs::remove_file(self.folder.join(name))?;
+                lost.push(name.to_owned());
+            }
+        }
+        for entry in fs::read_dir(self.folder.join(".littoral"))? {
+            let (name, path) = entry.map(|entry| (entry.file_name(), entry.path()))?;
+            if name == "remote" {
+                continue;
+            }
+            if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
+            lost.push(format!(".littoral/{}", name.to_string_lossy()));
+        }
+        lost.sort();
+        Ok(lost)
+    }
+
+    /// Restores, and holds the file against a stock copy: the same bytes, and SQLite's approval.
+    async fn restore(&mut self, title: &str, name: &str, at: Option<At>, expected: &Path) -> anyhow::Result<()> {
+        let dest = self.folder.join(name);
+        let args = restore::Args { from: self.database().into(), dest: dest.clone(), at, force: false };
+        let done = Box::pin(restore::run(args, &self.inner)).await?;
+        let problems = integrity_check(&dest, BUSY_TIMEOUT)?;
+        let wrong = |message: String| Fault {
+            exit: Exit::Corrupt,
+            message,
+            way_out: Some("this is a bug of littoral: please report it".to_owned()),
+        };
+        if let Some(problem) = problems.first() {
+            return Err(wrong(format!("{name} is not sound: {problem}")).into());
+        }
+        if !same(&dest, expected)? {
+            return Err(wrong(format!("{name} is not byte for byte what the database was")).into());
+        }
+        let mut json = done.json;
+        json["integrity_check"] = json!("ok");
+        json["equal_to_the_original"] = json!(true);
+        let told = format!("{}integrity_check: ok; byte for byte what the database was then\n", done.text);
+        self.chapter(title, &told, json);
+        Ok(())
+    }
+}
+
+/// A database of words, as notes have.
+async fn make(file: &Path, rows: u32) -> anyhow::Result<()> {
+    const WORDS: &str = "tide harbour ledger granite signal orchard meridian copper lantern estuary column gravel \
+                         archive thimble current beacon";
+    let connection = connect(file).await?;
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+             CREATE INDEX by_body ON notes(body);",
+        )
+        .await?;
+    let words: Vec<&str> = WORDS.split_whitespace().collect();
+    connection.execute("BEGIN", ()).await?;
+    // A small generator of our own, so that every demo tells the same story.
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    for _ in 0..rows {
+        let mut body = String::new();
+        for _ in 0..12 {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = usize::try_from(state >> 33).unwrap_or(0) % words.len();
+            body.push_str(words[at]);
+            body.push(' ');
+        }
+        connection.execute("INSERT INTO notes(body) VALUES (?1)", [body]).await?;
+    }
+    connection.execute("COMMIT", ()).await?;
+    settle(&connection).await
+}
+
+async fn sql(file: &Path, statements: &str) -> anyhow::Result<()> {
+    let connection = connect(file).await?;
+    connection.execute_batch(statements).await?;
+    settle(&connection).await
+}
+
+async fn connect(file: &Path) -> anyhow::Result<libsql::Connection> {
+    Ok(libsql::Builder::new_local(file).build().await?.connect()?)
+}
+
+/// Brings everything into the database file, so that a copy of that file alone is a copy of the database.
+async fn settle(connection: &libsql::Connection) -> anyhow::Result<()> {
+    let mut rows = connection.query("PRAGMA wal_checkpoint(TRUNCATE)", ()).await?;
+    while rows.next().await?.is_some() {}
+    Ok(())
+}
+
+fn copy(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
+    fs::copy(file, to)?;
+    Ok(to.to_owned())
+}
+
+fn same(a: &Path, b: &Path) -> std::io::Result<bool> {
+    Ok(fs::read(a)? == fs::read(b)?)
+}
