@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::exec::rebuild::rebuild;
 use crate::log::publish::new_volume;
 use crate::log::{Log, Opened};
-use crate::volume::{Target, name_of};
+use crate::volume::{Target, bound as bound_in, name_of, refuse_foreign};
 use littoral_format as format;
 use littoral_local::Store;
 use littoral_ports::{Manifest, MemoryManifest, Remote};
@@ -41,7 +41,7 @@ pub struct Preview {
 /// Looks at a database's volume as [`crate::open_for_writing`] would, with the same refusals.
 pub async fn preview(existing: &Existing, components: &Components, target: &Target) -> Result<Preview, EngineError> {
     let bound = match &existing.store {
-        Some(store) => store.resolve(&target.database, target.volume.as_ref(), &existing.url)?,
+        Some(store) => bound_in(store, target, &existing.url)?,
         None => None,
     };
     let name = match &bound {
@@ -50,6 +50,9 @@ pub async fn preview(existing: &Existing, components: &Components, target: &Targ
     };
     let bound = bound.map(|found| found.binding.id);
     let row = existing.manifest.as_ref().map(|manifest| manifest.volume(&name)).transpose()?.flatten();
+    if let (None, Some(store), Some(row)) = (bound, &existing.store, &row) {
+        refuse_foreign(store, target, row)?;
+    }
     let Some(remote) = &existing.remote else {
         if let Some(row) = row.filter(|row| Some(row.meta.id) == bound && row.tail.seq > Seq::ZERO) {
             let volume = format!("{}/{name}", existing.url);

@@ -15,7 +15,7 @@ use crate::error::EngineError;
 use crate::exec::rebuild::rebuild;
 use crate::log::publish::new_volume;
 use crate::log::{Draft, Log, Opened, Writer};
-use littoral_local::{Scratch, Store, WorkerLock};
+use littoral_local::{FileState, Found, Scratch, Store, WorkerLock};
 use littoral_ports::{Manifest, Remote};
 use littoral_types::{
     Claim, Epoch, FooterFigures, IdentityKey, Owner, RecordBody, Release, Seq, TailRow, VolumeId, VolumeKind,
@@ -80,6 +80,40 @@ pub fn name_of(store: Option<&Store>, database: &Path, volume: Option<&VolumeNam
     }
 }
 
+/// How a database is bound, if it may use the volume it wants. A binding whose database is gone stands in nobody's way when
+/// the user takes over by name: that is how a folder that was copied to another machine goes on there.
+pub(crate) fn bound(store: &Store, target: &Target, url: &str) -> Result<Option<Found>, EngineError> {
+    if target.takeover.is_some()
+        && let Some(volume) = &target.volume
+        && store.find_path(&target.database)?.is_none()
+        && store.find_volume(volume, url)?.is_some_and(|found| found.file == FileState::Gone)
+    {
+        return Ok(None);
+    }
+    Ok(store.resolve(&target.database, target.volume.as_ref(), url)?)
+}
+
+/// Refuses a volume that is another database's in this store (rule P14). One whose database is gone may be taken over.
+pub(crate) fn refuse_foreign(store: &Store, target: &Target, row: &VolumeRow) -> Result<(), EngineError> {
+    let Some(other) = store.bindings()?.into_iter().find(|binding| binding.id == row.meta.id) else { return Ok(()) };
+    let (name, path, epoch) = (&row.meta.name, other.path.display(), row.tail.epoch);
+    if other.path.exists() {
+        return Err(EngineError::Refused(format!(
+            "this store knows volume {name} as that of {path}: two databases are never merged, and a copied folder is not the \
+             original. Nothing was published. Choose: a name of its own (--volume=NAME), or a store of its own (--store=DIR) and \
+             another remote"
+        )));
+    }
+    match target.takeover {
+        Some(_) => Ok(()),
+        None => Err(EngineError::Refused(format!(
+            "this store knows volume {name} as that of {path}, which is gone: this looks like a copied folder or a restored disk. \
+             Nothing was published. Choose: if the database goes on here and nowhere else, --takeover={epoch}; else a name of its \
+             own (--volume=NAME)"
+        ))),
+    }
+}
+
 /// Opens a database's volume for writing.
 pub async fn open_for_writing(
     stores: &Stores,
@@ -88,7 +122,7 @@ pub async fn open_for_writing(
 ) -> Result<Session, EngineError> {
     let lock = stores.store.lock_worker()?;
     let url = stores.remote.url();
-    let bound = stores.store.resolve(&target.database, target.volume.as_ref(), &url)?;
+    let bound = bound(&stores.store, target, &url)?;
     let name = match &bound {
         Some(found) => found.binding.volume.clone(),
         None => name_of(None, &target.database, target.volume.as_ref())?,
@@ -126,16 +160,18 @@ impl Opening<'_> {
         let manifest = &self.stores.manifest;
         let known = match (bound, manifest.volume(self.log.name())?) {
             (Some(id), Some(row)) if row.meta.id == id && self.is_begun(&row)? => Some(row),
-            (None, Some(row)) if self.is_bound_elsewhere(row.meta.id)? => {
-                return Err(EngineError::Settings(format!(
-                    "this store has another database under the name {} already: say --volume=NAME",
-                    self.log.name()
-                )));
+            (None, Some(row)) => {
+                refuse_foreign(&self.stores.store, self.target, &row)?;
+                None
             }
             _ => None,
         };
         let Some(row) = known else { return self.without_manifest(bound).await.map(|writer| (writer, false)) };
+        let (id, begun) = (row.meta.id, row.tail.seq > Seq::ZERO);
         let going_on = self.go_on(row).await;
+        if !begun && matches!(going_on, Err(EngineError::Superseded { .. } | EngineError::Diverged { .. })) {
+            self.give_up(id)?;
+        }
         match (going_on, self.target.takeover) {
             (Err(EngineError::Superseded { .. } | EngineError::Diverged { .. }), Some(epoch)) => {
                 let Some(opened) = self.log.open().await? else { return Err(EngineError::NoVolume(self.log.url())) };
@@ -148,10 +184,6 @@ impl Opening<'_> {
     /// A row whose first claim never landed, and is not about to, is no volume.
     fn is_begun(&self, row: &VolumeRow) -> Result<bool, EngineError> {
         Ok(row.tail.seq > Seq::ZERO || self.stores.manifest.intent(&row.meta.id)?.is_some())
-    }
-
-    fn is_bound_elsewhere(&self, id: VolumeId) -> Result<bool, EngineError> {
-        Ok(self.stores.store.bindings()?.iter().any(|binding| binding.id == id))
     }
 
     fn writer_at(&self, row: VolumeRow) -> Writer {
@@ -173,7 +205,7 @@ impl Opening<'_> {
         let finished = writer.finish_intent().await?;
         let ours = writer.row().tail.seq;
         match self.log.newest().await? {
-            Some(newest) if newest == ours => {}
+            Some(newest) if newest == ours => self.same_record(&writer).await?,
             Some(newest) if newest > ours => return Err(writer.find_out_who_won().await?),
             newest => {
                 let remote = newest.unwrap_or(Seq::ZERO);
@@ -196,6 +228,27 @@ impl Opening<'_> {
             }
         }
         Ok((writer, finished))
+    }
+
+    /// Counts agree where a volume was made anew under its name with as many records: only the hash tells.
+    async fn same_record(&self, writer: &Writer) -> Result<(), EngineError> {
+        let (row, url) = (writer.row(), self.log.url());
+        let tail = &row.tail;
+        match self.log.envelope(tail.seq).await? {
+            Some(envelope) if envelope.hash == tail.hash => Ok(()),
+            Some(envelope) if envelope.header.volume == row.meta.id => Err(EngineError::Diverged {
+                volume: url,
+                local: tail.seq,
+                remote: envelope.header.seq,
+                epoch: envelope.header.epoch,
+            }),
+            Some(_) => Err(EngineError::NotAVolume {
+                volume: url,
+                detail: "another volume was made under this name since: publish under another one (--volume=NAME)"
+                    .to_owned(),
+            }),
+            None => Err(EngineError::RemoteBehind { volume: url, local: tail.seq, remote: Seq::ZERO }),
+        }
     }
 
     async fn without_manifest(&self, bound: Option<VolumeId>) -> Result<Writer, EngineError> {
@@ -241,11 +294,24 @@ impl Opening<'_> {
                 owner: tail.owner.as_ref().map_or_else(|| "released".to_owned(), |owner| owner.label.clone()),
             });
         }
+        let store = &self.stores.store;
+        let foreign = store.bindings()?.into_iter().find(|known| known.id == opened.meta.id && bound != Some(known.id));
+        if let Some(foreign) = &foreign
+            && foreign.path.exists()
+        {
+            // Asked before anything is claimed: this store binds a volume once (rule P14).
+            return Err(EngineError::Refused(format!(
+                "{} is the volume of {} in this store: two databases are never merged. Nothing was published. Choose a name of \
+                 its own (--volume=NAME)",
+                self.log.url(),
+                foreign.path.display()
+            )));
+        }
         self.probe().await?;
         let takes_over = tail.owner.is_some().then_some(epoch);
         let row = self.rebuilt(&opened).await?;
-        if let Some(old) = bound.filter(|old| *old != opened.meta.id) {
-            self.stores.store.unbind(old)?;
+        if let Some(old) = bound.filter(|old| *old != opened.meta.id).or(foreign.map(|foreign| foreign.id)) {
+            store.unbind(old)?;
         }
         let mut writer = self.writer_at(row);
         self.claim(&mut writer, takes_over).await?;
@@ -272,12 +338,17 @@ impl Opening<'_> {
         let mut writer = self.writer_at(new_volume(meta));
         let claimed = self.claim(&mut writer, None).await;
         if matches!(claimed, Err(EngineError::Superseded { .. } | EngineError::Diverged { .. })) {
-            // Somebody else was first: the name is theirs, and nothing of ours was published.
-            self.stores.store.unbind(id)?;
-            self.stores.manifest.commit(&id, &littoral_ports::Batch { reset: true, ..Default::default() })?;
+            self.give_up(id)?;
         }
         claimed?;
         Ok(writer)
+    }
+
+    /// Somebody else's first claim was faster: the name is theirs, and nothing of ours was published under it.
+    fn give_up(&self, id: VolumeId) -> Result<(), EngineError> {
+        self.stores.store.unbind(id)?;
+        self.stores.manifest.commit(&id, &littoral_ports::Batch { reset: true, ..Default::default() })?;
+        Ok(())
     }
 
     fn bind(&self, id: VolumeId) -> Result<(), EngineError> {

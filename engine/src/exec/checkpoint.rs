@@ -96,7 +96,13 @@ pub async fn checkpoint(
     let manifest = writer.manifest().clone();
     let Planned { difference, plan } =
         planned(&*manifest, writer.row(), source, &options.policy, &*components.progress)?;
-    let Some(plan) = plan else { return Ok(None) };
+    let Some(plan) = plan else {
+        // What an interrupted checkpoint had begun was undone in the database since.
+        if manifest.job(&writer.row().meta.id)?.is_some() {
+            writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
+        }
+        return Ok(None);
+    };
     components.faults.reach("checkpoint.planned")?;
     let (birth, done) = begin(writer)?;
     components.faults.reach("checkpoint.begun")?;

@@ -228,8 +228,14 @@ async fn needed_by(log: &Log, pinned: &Pinned, needed: &mut Needed) -> Result<()
         needed.snapshot(&snapshot);
         return Ok(());
     }
-    let gone = || log.inconsistent(format!("the state of record {seq}, which a pin holds, cannot be read"));
-    let opened = log.open_at(seq).await?.ok_or_else(gone)?;
+    let Some(opened) = log.open_at(seq).await? else {
+        // A pin that came too late was to be taken back by its maker, who may have died before: it holds nothing.
+        if matches!(pinned.pin.purpose, PinPurpose::Restore | PinPurpose::Reader) {
+            tracing::warn!(%seq, holder = %pinned.pin.holder, "a pin holds a state that is gone: passed over");
+            return Ok(());
+        }
+        return Err(log.inconsistent(format!("the state of record {seq}, which a pin holds, cannot be read")));
+    };
     needed.rows(&rows(log, &opened).await?);
     // Without a manifest snapshot of its own it needs the one it starts from, and the records since.
     if let Some(snapshot) = &opened.snapshot {

@@ -18,7 +18,7 @@ use littoral_local::{OutputFile, OutputState};
 use littoral_ports::{Remote, RemoteError, Unit};
 use littoral_types::limits::{PIN_LIFE_MS, TRANSFERS_IN_FLIGHT};
 use littoral_types::{
-    BlobRef, ByteSpan, ChunkRow, ChunkSpan, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose, Position,
+    BlobRef, ByteSpan, ChunkRow, ChunkSpan, Epoch, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose, Position,
     RecordHash, Seq, SnapshotName,
 };
 use std::collections::HashMap;
@@ -100,13 +100,28 @@ pub async fn open_at(log: &Log, at: &At) -> Result<Opened, EngineError> {
         let found = found.ok_or_else(|| no(format!("LSN {lsn} was pruned meanwhile")))?;
         agreed(log, found, record.hash)?
     };
-    match epoch.filter(|epoch| *epoch != opened.tail.epoch) {
-        Some(epoch) => Err(no(format!(
-            "LSN {lsn} was published in epoch {}, not in {epoch}: that position was cut off",
-            opened.tail.epoch
-        ))),
-        None => Ok(opened),
+    let Some(epoch) = epoch.filter(|epoch| *epoch != opened.tail.epoch) else { return Ok(opened) };
+    // The commit may be older than the term it is now the newest of: a claim brings no commit.
+    let published = published_in(log, &opened).await?;
+    if epoch >= published && epoch <= opened.tail.epoch {
+        return Ok(opened);
     }
+    Err(no(format!("LSN {lsn} was published in epoch {published}, not in {epoch}: that position was cut off")))
+}
+
+/// The term in which the newest commit of an opened log was published.
+async fn published_in(log: &Log, opened: &Opened) -> Result<Epoch, EngineError> {
+    let mut epoch = opened.tail.epoch;
+    let mut seq = opened.tail.seq;
+    while seq >= opened.tail.floor.max(Seq(1)) {
+        let Some(envelope) = log.envelope(seq).await? else { break };
+        epoch = envelope.header.epoch;
+        if !envelope.header.lsns.is_empty() {
+            break;
+        }
+        seq = Seq(seq.0 - 1);
+    }
+    Ok(epoch)
 }
 
 fn agreed(log: &Log, opened: Opened, record: RecordHash) -> Result<Opened, EngineError> {

@@ -115,11 +115,16 @@ impl Check<'_> {
 
     async fn records(&mut self, newest: Seq) -> Result<Chain, EngineError> {
         let listed = self.log.remote().list(&keys::folder(self.log.name(), Folder::Log), None, usize::MAX).await?;
+        // Below the floor stands what an interrupted prune has not deleted yet.
+        let opened = self.log.open().await;
+        let floor = self.note(opened)?.flatten().map_or(Seq::ZERO, |opened| opened.tail.floor);
         let mut seqs: BTreeSet<Seq> = BTreeSet::new();
         for meta in &listed {
             match ObjectKey::parse(&meta.path) {
                 Some((_, ObjectKey::Record(seq))) => {
-                    seqs.insert(seq);
+                    if seq >= floor {
+                        seqs.insert(seq);
+                    }
                 }
                 _ => self.wrong(format!("{}: not a record's name", meta.path)),
             }

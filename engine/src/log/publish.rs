@@ -286,7 +286,7 @@ impl Writer {
     pub async fn find_out_who_won(&mut self) -> Result<EngineError, EngineError> {
         let volume = self.log.url();
         let local = self.tail().seq;
-        let opened = match self.log.since(link(&self.row.meta, self.tail())).await {
+        let opened = match self.since_our_tail().await {
             Ok(records) if !records.is_empty() => {
                 let claim = records.iter().rev().find_map(|record| match &record.body {
                     RecordBody::Claim(claim) => {
@@ -319,6 +319,22 @@ impl Writer {
             self.note(|row| row.fenced = Some((epoch, owner.clone())), Batch::default())?;
         }
         Ok(EngineError::Superseded { volume, owner, epoch, seq })
+    }
+
+    /// What others wrote after our tail. Whoever takes over at a place where an index is due writes that first: the claim
+    /// follows, and is waited for a little.
+    async fn since_our_tail(&self) -> Result<Vec<ReadRecord>, EngineError> {
+        let mut looks = 0;
+        loop {
+            let records = self.log.since(link(&self.row.meta, self.tail())).await?;
+            let only_an_index =
+                records.len() == 1 && records.iter().all(|record| record.envelope.kind == RecordKind::Index);
+            looks += 1;
+            if !only_an_index || looks == CLAIM_LOOKS {
+                return Ok(records);
+            }
+            self.components.clock.sleep_ms(RETRY_PAUSE_MS << looks).await;
+        }
     }
 
     /// Brings the manifest up to the record that landed.
@@ -374,6 +390,9 @@ pub fn batch_of(row: &VolumeRow, records: &[ReadRecord]) -> Option<Batch> {
 pub fn end_of(row: &VolumeRow) -> Link {
     link(&row.meta, &row.tail)
 }
+
+/// Looks for the claim that must follow an index which somebody else wrote.
+const CLAIM_LOOKS: u32 = 5;
 
 /// Bytes in memory as an upload's body.
 #[derive(Debug)]

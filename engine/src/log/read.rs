@@ -507,24 +507,22 @@ impl Log {
         let floor = opened.tail.floor.0.max(1);
         let mut oldest = page.first_key_value().map_or(before, |(seq, _)| *seq);
         while page.len() < max && oldest.0 > floor {
-            // The index at or after the gap lists the records before it.
+            // The index at or after the gap lists the records before it, unless its writer had not seen them all.
             let index = Seq((oldest.0 - 1).div_ceil(INDEX_EVERY) * INDEX_EVERY);
-            let listed = match self.record(index).await? {
+            let mut listed = match self.record(index).await? {
                 Some(ReadRecord { body: RecordBody::Index(body), envelope, .. }) => {
                     let mut listed = body.recent;
                     listed.push(summary(&envelope));
                     listed
                 }
-                _ => {
-                    let gap: Vec<Seq> = (floor.max(oldest.0.saturating_sub(INDEX_EVERY))..oldest.0).map(Seq).collect();
-                    let found: Vec<Option<format::record::Envelope>> = stream::iter(gap)
-                        .map(|seq| self.envelope(seq))
-                        .buffered(RECORDS_IN_FLIGHT)
-                        .try_collect()
-                        .await?;
-                    found.iter().flatten().map(summary).collect()
-                }
+                _ => Vec::new(),
             };
+            if !listed.iter().any(|entry| entry.seq.next() == oldest) {
+                let gap: Vec<Seq> = (floor.max(oldest.0.saturating_sub(INDEX_EVERY))..oldest.0).map(Seq).collect();
+                let found: Vec<Option<format::record::Envelope>> =
+                    stream::iter(gap).map(|seq| self.envelope(seq)).buffered(RECORDS_IN_FLIGHT).try_collect().await?;
+                listed = found.iter().flatten().map(summary).collect();
+            }
             let count = page.len();
             page.extend(
                 listed
