@@ -9,7 +9,7 @@ use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_manifest::LmdbManifest;
 use littoral_ports::{PageSource, Remote};
 use littoral_remote::{Counting, Op};
-use littoral_types::Compression;
+use littoral_types::{ChunkId, Compression};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,7 +90,8 @@ impl Machine {
         let done = checkpoint(&mut session.writer, &session.scratch, source, &Options::default()).await?;
         let cost = self.cost();
         let snapshot = snapshot_if_due(&mut session.writer, Some(source)).await?;
-        let coalesced = coalesce(&mut session.writer, &session.scratch, None, Compression::Zstd).await?;
+        let chunks: Vec<ChunkId> = done.iter().flat_map(|done| &done.plan.chunks).map(|chunk| chunk.chunk).collect();
+        let coalesced = coalesce(&mut session.writer, &session.scratch, Some(&chunks), Compression::Zstd).await?;
         Ok((done, cost, Jobs { snapshot, coalesced }))
     }
 

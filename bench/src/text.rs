@@ -72,6 +72,20 @@ impl Sql {
 
 /// Makes a database of about so many bytes.
 pub fn database(path: &Path, bytes: u64) {
+    apart(|| make(path, bytes));
+}
+
+/// Changes one row on so many random pages, in place: page counts do not move.
+pub fn update(path: &Path, rows: u64, seed: u64) {
+    apart(|| change(path, rows, seed));
+}
+
+/// On a thread of its own: the caller may stand inside a runtime, and libsql's calls are driven by another.
+fn apart(work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| scope.spawn(work).join().unwrap());
+}
+
+fn make(path: &Path, bytes: u64) {
     let sql = Sql::open(path);
     sql.run(
         "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
@@ -90,8 +104,7 @@ pub fn database(path: &Path, bytes: u64) {
     sql.run("COMMIT; CREATE INDEX by_who ON rows(who, at); PRAGMA journal_mode = DELETE;");
 }
 
-/// Changes one row on so many random pages, in place: page counts do not move.
-pub fn update(path: &Path, rows: u64, seed: u64) {
+fn change(path: &Path, rows: u64, seed: u64) {
     let sql = Sql::open(path);
     let mut words = Words::new(seed);
     sql.run("PRAGMA synchronous = OFF; BEGIN;");

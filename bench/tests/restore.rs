@@ -63,7 +63,7 @@ async fn a_restore_keeps_up_with_a_raw_download() {
     let near = Machine::new(dir.path(), s3(&server, &bucket, None));
     let path = near.database();
     let size = (gigabytes * f64::from(1 << 30)) as u64;
-    tokio::task::spawn_blocking(move || text::database(&path, size)).await.unwrap();
+    text::database(&path, size);
     let mut source = SqliteSource::open(&near.database(), BUSY_TIMEOUT).unwrap();
     near.checkpoint(&mut source).await.unwrap();
     drop(source);
@@ -134,7 +134,7 @@ async fn a_restore_is_at_most_eight_requests_deep() {
     let dir = tempfile::tempdir().unwrap();
     let near = Machine::new(dir.path(), s3(&server, &bucket, None));
     let path = near.database();
-    tokio::task::spawn_blocking(move || text::database(&path, 8 << 20)).await.unwrap();
+    text::database(&path, 8 << 20);
     for seed in 0..70 {
         let mut source = SqliteSource::open(&near.database(), BUSY_TIMEOUT).unwrap();
         near.checkpoint(&mut source).await.unwrap();

@@ -29,7 +29,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let components = door.components(&settings)?;
     let (log, remote) = place.log(&settings, &components)?;
     let meter = Meter::new(remote);
-    let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(place.url()))?;
+    let opened = log.glance().await?.ok_or_else(|| EngineError::NoVolume(place.url()))?;
     let before = args.before.map_or(opened.tail.seq.next(), Seq);
     let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
     let records = log.history(&opened, before, limit).await?;

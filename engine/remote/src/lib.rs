@@ -8,7 +8,7 @@
 //! 5. What a folder holds is on the disk when the write returns, its folders included (rule P15).
 //!
 //! What may never enter: what a page, a record or a manifest is; the order in which things are published.
-//! Read next: [`open`], then [`patient`](mod@patient), then [`s3`](mod@s3).
+//! Read next: `open.rs`, then `patient.rs`, then `s3.rs` beside `directory.rs`.
 
 pub mod counting;
 mod credentials;

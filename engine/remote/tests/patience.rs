@@ -236,17 +236,16 @@ async fn a_request_ends_in_time_whatever_the_store_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_store_refuses_is_said_plainly_and_without_secrets() {
-    let refused = |status, code: &'static str, message: &'static str| move || vec![error(status, code, message); 3];
-    let cases: Vec<(Box<dyn Fn() -> Vec<Answer>>, &str)> = vec![
-        (Box::new(refused(403, "InvalidAccessKeyId", "scripted-key is not in our records")), "wrong credentials"),
-        (Box::new(refused(403, "SignatureDoesNotMatch", "check scripted-secret")), "wrong credentials"),
-        (Box::new(refused(403, "AccessDenied", "Access Denied")), "no permission"),
-        (Box::new(refused(400, "ExpiredToken", "the token has expired")), "expired"),
-        (Box::new(refused(403, "RequestTimeTooSkewed", "too large")), "clock is wrong"),
-        (Box::new(|| vec![Answer::Say(403, vec![], vec![]); 3]), "wrong credentials or no permission"),
+    let cases = [
+        (error(403, "InvalidAccessKeyId", "scripted-key is not in our records"), "wrong credentials"),
+        (error(403, "SignatureDoesNotMatch", "check scripted-secret"), "wrong credentials"),
+        (error(403, "AccessDenied", "Access Denied"), "no permission"),
+        (error(400, "ExpiredToken", "the token has expired"), "expired"),
+        (error(403, "RequestTimeTooSkewed", "too large"), "clock is wrong"),
+        (Answer::Say(403, vec![], vec![]), "wrong credentials or no permission"),
     ];
-    for (script, words) in cases {
-        for (library, store, remote) in by_each(script) {
+    for (answer, words) in cases {
+        for (library, store, remote) in by_each(|| vec![answer.clone(); 3]) {
             let done = remote.put_new(&at("v/log/1"), "record".into()).await;
             let Err(RemoteError::Denied { detail, what }) = &done else { panic!("{library}: {done:?}") };
             assert!(detail.contains(words), "{library}: {detail}");

@@ -161,7 +161,7 @@ pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Prun
 
 /// The oldest record that stays.
 async fn floor(log: &Log, opened: &Opened, options: &Options, now: u64) -> Result<Option<Seq>, EngineError> {
-    let mut history = log.history(opened, opened.tail.seq.next(), usize::MAX).await?;
+    let mut history = log.history(&opened.glance(), opened.tail.seq.next(), usize::MAX).await?;
     history.reverse();
     let points: Vec<RestorePoint> = history
         .iter()

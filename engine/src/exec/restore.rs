@@ -96,7 +96,8 @@ pub async fn open_at(log: &Log, at: &At) -> Result<Opened, EngineError> {
                 "LSN {lsn} is not a restore point (the newest is {newest}{pruned}): littoral history lists them"
             )));
         };
-        let found = log.open_at(record.seq).await?;
+        let seen = opened.seen;
+        let found = log.open_at(record.seq).await?.map(|found| Opened { seen, ..found });
         let found = found.ok_or_else(|| no(format!("LSN {lsn} was pruned meanwhile")))?;
         agreed(log, found, record.hash)?
     };

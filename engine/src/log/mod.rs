@@ -14,4 +14,4 @@ pub mod publish;
 pub mod read;
 
 pub use publish::{Draft, Writer};
-pub use read::{Log, Opened, ReadRecord};
+pub use read::{Glance, Log, Opened, ReadRecord};

@@ -8,14 +8,15 @@
 //! | before | after | the pruner: it lists the pin |
 //! | after | before | the pinner: it reads the prune, and takes back a pin on what that dooms |
 
-use super::read::{Log, Opened};
+use super::read::{Log, Opened, RECORDS_IN_FLIGHT, ReadRecord};
 use crate::components::Components;
 use crate::error::EngineError;
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
 use littoral_ports::RemoteError;
-use littoral_types::{Pin, PinId, PinPurpose, RecordBody, Seq, SnapshotName};
+use littoral_types::{Pin, PinId, PinPurpose, RecordKind, Seq, SnapshotName};
 
 /// A pin and the name it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,27 +84,26 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         components.faults.reach("pin.put")?;
-        if self.pruned_since(opened.tail.seq).await? {
+        if self.pruned_since(opened.seen).await? {
             self.remote().delete(&[path]).await?;
             return Ok(None);
         }
         Ok(Some(Pinned { key, pin }))
     }
 
-    /// Whether a prune was published after a record whose state was pinned. The pruner may not have seen the pin.
-    async fn pruned_since(&self, seq: Seq) -> Result<bool, EngineError> {
+    /// Whether a prune was published after the newest record that the pinner knew: it may not have seen the pin. What was
+    /// published before, the pinner saw, and chose a state that it spares.
+    async fn pruned_since(&self, seen: Seq) -> Result<bool, EngineError> {
         let Some(newest) = self.newest().await? else {
-            return Err(EngineError::RemoteBehind { volume: self.url(), local: seq, remote: Seq::ZERO });
+            return Err(EngineError::RemoteBehind { volume: self.url(), local: seen, remote: Seq::ZERO });
         };
-        // A prune moves the floor or not, but always stands in the log: look at all that came since.
-        for at in seq.0 + 1..=newest.0 {
-            match self.record(Seq(at)).await? {
-                Some(record) if matches!(record.body, RecordBody::Prune(_)) => return Ok(true),
-                Some(_) => {}
-                None => return Ok(true),
-            }
-        }
-        Ok(false)
+        let since: Vec<Option<ReadRecord>> = stream::iter(seen.0 + 1..=newest.0)
+            .map(|seq| self.record(Seq(seq)))
+            .buffered(RECORDS_IN_FLIGHT)
+            .try_collect()
+            .await?;
+        // A record that is gone already was pruned, by a prune.
+        Ok(since.iter().any(|record| record.as_ref().is_none_or(|record| record.envelope.kind == RecordKind::Prune)))
     }
 
     /// Takes a pin back. One that is gone already is no error.

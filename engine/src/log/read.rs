@@ -9,14 +9,14 @@ use littoral_plan::{Link, follows, index_walk};
 use littoral_ports::{Remote, RemoteError};
 use littoral_types::limits::INDEX_EVERY;
 use littoral_types::{
-    BodyPlace, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordSummary, Seq, Snapshot, TailRow, VolumeMeta,
-    VolumeName,
+    BodyPlace, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordSummary, Seq, Snapshot, TailRow, VolumeId,
+    VolumeMeta, VolumeName,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Records fetched at once.
-const RECORDS_IN_FLIGHT: usize = 32;
+pub(crate) const RECORDS_IN_FLIGHT: usize = 32;
 /// Probes of one round when looking for a commit.
 const PROBES: u64 = 16;
 
@@ -73,9 +73,28 @@ pub struct Opened {
     pub ops: Vec<ManifestOp>,
     /// The newest records, oldest first: all since the newest index, and those that the index lists.
     pub recent: Vec<RecordSummary>,
+    /// The newest record that was known when it was opened: pinners look at what came after (rule P2).
+    pub seen: Seq,
+}
+
+/// A log's end and what came last, without the means to find a page: what a history and a status need, and nothing that
+/// grows with the database.
+#[derive(Clone, Debug)]
+pub struct Glance {
+    /// Which volume.
+    pub volume: VolumeId,
+    /// The log's end.
+    pub tail: TailRow,
+    /// The newest records, oldest first.
+    pub recent: Vec<RecordSummary>,
 }
 
 impl Opened {
+    /// The part of it that a history needs.
+    pub fn glance(&self) -> Glance {
+        Glance { volume: self.meta.id, tail: self.tail.clone(), recent: self.recent.clone() }
+    }
+
     /// The end of the chain.
     pub fn link(&self) -> Link {
         link(&self.meta, &self.tail)
@@ -309,7 +328,49 @@ impl Log {
         if seq > newest || self.envelope(seq).await?.is_none() {
             return Ok(None);
         }
-        self.open_with(seq, None).await.map(Some)
+        let opened = self.open_with(seq, None).await?;
+        Ok(Some(Opened { seen: newest, ..opened }))
+    }
+
+    /// The log's end: a listing, then the records since the newest index, in one round. `None` when there is no such volume.
+    pub async fn glance(&self) -> Result<Option<Glance>, EngineError> {
+        let Some(newest) = self.newest().await? else { return Ok(None) };
+        let index = newest.0 / INDEX_EVERY * INDEX_EVERY;
+        let wanted: Vec<Seq> = (index.max(1)..=newest.0).map(Seq).collect();
+        let records: Vec<ReadRecord> = stream::iter(wanted)
+            .map(|seq| self.record(seq))
+            .buffered(RECORDS_IN_FLIGHT)
+            .try_filter_map(|record| async move { Ok(record) })
+            .try_collect()
+            .await?;
+        let complete = records
+            .first()
+            .is_some_and(|first| first.envelope.header.seq == Seq(1) || matches!(first.body, RecordBody::Index(_)));
+        if !complete {
+            // What the end is counted from was pruned: a manifest snapshot stands for it.
+            return Ok(self.open().await?.map(|opened| opened.glance()));
+        }
+        let mut tail = tail_before_all();
+        let mut recent = Vec::new();
+        let mut volume = None;
+        for record in &records {
+            let header = &record.envelope.header;
+            if let (Some(_), Some(volume)) = (recent.last(), volume) {
+                let end =
+                    Link { volume: Some(volume), seq: tail.seq, hash: tail.hash, epoch: tail.epoch, lsn: tail.lsn };
+                follows(&end, header, record.envelope.kind)
+                    .map_err(|source| EngineError::Chain { volume: self.url(), source })?;
+            }
+            if let RecordBody::Index(index) = &record.body {
+                recent.clone_from(&index.recent);
+            }
+            volume.get_or_insert(header.volume);
+            tail = advance(&tail, &record.envelope, &record.body);
+            recent.push(record.summary());
+        }
+        let volume = volume.filter(|_| tail.seq == newest);
+        let volume = volume.ok_or_else(|| self.inconsistent(format!("record {newest} was listed and is not there")))?;
+        Ok(Some(Glance { volume, tail, recent }))
     }
 
     async fn open_with(&self, tail: Seq, hint: Option<Head>) -> Result<Opened, EngineError> {
@@ -431,7 +492,7 @@ impl Log {
                 ),
             });
         }
-        Ok(Opened { meta, tail: row, snapshot, ops, recent })
+        Ok(Opened { meta, tail: row, snapshot, ops, recent, seen: tail })
     }
 
     /// An index does not follow from the record read before it, so that other things are checked: that nothing is missing
@@ -501,10 +562,10 @@ impl Log {
     }
 
     /// Up to `max` records before `before`, newest first: what a history shows a page of.
-    pub async fn history(&self, opened: &Opened, before: Seq, max: usize) -> Result<Vec<RecordSummary>, EngineError> {
+    pub async fn history(&self, glance: &Glance, before: Seq, max: usize) -> Result<Vec<RecordSummary>, EngineError> {
         let mut page: BTreeMap<Seq, RecordSummary> =
-            opened.recent.iter().filter(|entry| entry.seq < before).map(|entry| (entry.seq, entry.clone())).collect();
-        let floor = opened.tail.floor.0.max(1);
+            glance.recent.iter().filter(|entry| entry.seq < before).map(|entry| (entry.seq, entry.clone())).collect();
+        let floor = glance.tail.floor.0.max(1);
         let mut oldest = page.first_key_value().map_or(before, |(seq, _)| *seq);
         while page.len() < max && oldest.0 > floor {
             // The index at or after the gap lists the records before it, unless its writer had not seen them all.
