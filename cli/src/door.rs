@@ -30,13 +30,13 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Common {
     /// One JSON document on stdout; errors as JSON on stderr
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     /// No progress, and nothing on stdout unless something is wrong
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, display_order = 900)]
     quiet: bool,
     /// Say more of what is done (twice: much more); LITTORAL_LOG is a finer filter
-    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    #[arg(long, short, global = true, display_order = 900, action = clap::ArgAction::Count)]
     verbose: u8,
 }
 

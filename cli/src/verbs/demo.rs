@@ -10,6 +10,7 @@ use anyhow::Context;
 use littoral_engine::exec::restore::At;
 use serde_json::{Value, json};
 use std::fs;
+use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 /// What can be said to it.
@@ -211,6 +212,18 @@ fn copy(file: &Path, to: &Path) -> anyhow::Result<PathBuf> {
     Ok(to.to_owned())
 }
 
-fn same(a: &Path, b: &Path) -> std::io::Result<bool> {
-    Ok(fs::read(a)? == fs::read(b)?)
+fn same(a: &Path, b: &Path) -> io::Result<bool> {
+    let (mut a, mut b) = (BufReader::new(fs::File::open(a)?), BufReader::new(fs::File::open(b)?));
+    loop {
+        let (from_a, from_b) = (a.fill_buf()?, b.fill_buf()?);
+        let count = from_a.len().min(from_b.len());
+        if count == 0 {
+            return Ok(from_a.len() == from_b.len());
+        }
+        if from_a[..count] != from_b[..count] {
+            return Ok(false);
+        }
+        a.consume(count);
+        b.consume(count);
+    }
 }

@@ -155,14 +155,18 @@ pub async fn restore(
     let resumed = out.done_bytes();
     components.progress.phase("restoring", bytes, Unit::Bytes);
     components.progress.advance(resumed);
+    let t0 = std::time::Instant::now();
     let fetched = job.run(components, &out).await?;
+    eprintln!("RUN {:?}", t0.elapsed());
     let opened = job.opened;
     let out = Arc::into_inner(out)
         .ok_or_else(|| log.inconsistent("a writer of the restored file is still running".to_owned()))?;
     components.faults.reach("restore.written")?;
+    let t1 = std::time::Instant::now();
     let finished = tokio::task::spawn_blocking(move || out.finish())
         .await
         .map_err(|error| EngineError::Refused(format!("the last step was cut off: {error}")))??;
+    eprintln!("FINISH {:?}", t1.elapsed());
     let was_pinned = pinned.is_some();
     if let Some(pinned) = pinned
         && let Err(error) = log.unpin(&pinned.key).await
