@@ -36,21 +36,21 @@ pub async fn check(remote: &dyn Remote, root: &str) {
 
 /// Every case, with sizes of the caller's choice.
 pub async fn check_sized(remote: &dyn Remote, root: &str, sizes: Sizes) {
-    let t=std::time::Instant::now(); what_is_written_is_read(remote, &format!("{root}/written")).await; eprintln!("TIMING what_is_written_is_read {:?}", t.elapsed());
-    let t=std::time::Instant::now(); what_is_missing_is_missing(remote, &format!("{root}/missing")).await; eprintln!("TIMING what_is_missing_is_missing {:?}", t.elapsed());
-    let t=std::time::Instant::now(); an_empty_object_is_an_object(remote, &format!("{root}/empty")).await; eprintln!("TIMING an_empty_object_is_an_object {:?}", t.elapsed());
-    let t=std::time::Instant::now(); ranges_are_exact_or_refused(remote, &format!("{root}/ranges")).await; eprintln!("TIMING ranges_are_exact_or_refused {:?}", t.elapsed());
-    let t=std::time::Instant::now(); suffixes_are_the_end(remote, &format!("{root}/suffixes")).await; eprintln!("TIMING suffixes_are_the_end {:?}", t.elapsed());
-    let t=std::time::Instant::now(); put_replaces(remote, &format!("{root}/replaced")).await; eprintln!("TIMING put_replaces {:?}", t.elapsed());
-    let t=std::time::Instant::now(); put_new_never_replaces(remote, &format!("{root}/new")).await; eprintln!("TIMING put_new_never_replaces {:?}", t.elapsed());
-    let t=std::time::Instant::now(); of_many_writers_one_wins(remote, &format!("{root}/raced"), sizes.racers, sizes.races).await; eprintln!("TIMING of_many_writers_one_wins {:?}", t.elapsed());
-    let t=std::time::Instant::now(); nothing_is_half_visible(remote, &format!("{root}/half")).await; eprintln!("TIMING nothing_is_half_visible {:?}", t.elapsed());
-    let t=std::time::Instant::now(); uploads_arrive_whole(remote, &format!("{root}/uploads"), sizes.large).await; eprintln!("TIMING uploads_arrive_whole {:?}", t.elapsed());
-    let t=std::time::Instant::now(); a_damaged_body_is_refused(remote, &format!("{root}/damaged"), sizes.large).await; eprintln!("TIMING a_damaged_body_is_refused {:?}", t.elapsed());
-    let t=std::time::Instant::now(); listing_is_complete_and_ascending(remote, &format!("{root}/listed"), sizes.listed).await; eprintln!("TIMING listing_is_complete_and_ascending {:?}", t.elapsed());
-    let t=std::time::Instant::now(); listing_keeps_to_its_folder(remote, &format!("{root}/folders")).await; eprintln!("TIMING listing_keeps_to_its_folder {:?}", t.elapsed());
-    let t=std::time::Instant::now(); deleting_is_idempotent(remote, &format!("{root}/deleted")).await; eprintln!("TIMING deleting_is_idempotent {:?}", t.elapsed());
-    let t=std::time::Instant::now(); every_plain_name_is_a_name(remote, &format!("{root}/names")).await; eprintln!("TIMING every_plain_name_is_a_name {:?}", t.elapsed());
+    what_is_written_is_read(remote, &format!("{root}/written")).await;
+    what_is_missing_is_missing(remote, &format!("{root}/missing")).await;
+    an_empty_object_is_an_object(remote, &format!("{root}/empty")).await;
+    ranges_are_exact_or_refused(remote, &format!("{root}/ranges")).await;
+    suffixes_are_the_end(remote, &format!("{root}/suffixes")).await;
+    put_replaces(remote, &format!("{root}/replaced")).await;
+    put_new_never_replaces(remote, &format!("{root}/new")).await;
+    of_many_writers_one_wins(remote, &format!("{root}/raced"), sizes.racers, sizes.races).await;
+    nothing_is_half_visible(remote, &format!("{root}/half")).await;
+    uploads_arrive_whole(remote, &format!("{root}/uploads"), sizes.large).await;
+    a_damaged_body_is_refused(remote, &format!("{root}/damaged"), sizes.large).await;
+    listing_is_complete_and_ascending(remote, &format!("{root}/listed"), sizes.listed).await;
+    listing_keeps_to_its_folder(remote, &format!("{root}/folders")).await;
+    deleting_is_idempotent(remote, &format!("{root}/deleted")).await;
+    every_plain_name_is_a_name(remote, &format!("{root}/names")).await;
     the_url_says_where(remote);
 }
 
