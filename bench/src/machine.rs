@@ -84,7 +84,10 @@ impl Machine {
     }
 
     /// A checkpoint and what it cost, opening included and coalescing left out; then the jobs that follow it.
-    pub async fn checkpoint(&self, source: &mut dyn PageSource) -> Result<(Option<Checkpointed>, Cost, Jobs), EngineError> {
+    pub async fn checkpoint(
+        &self,
+        source: &mut dyn PageSource,
+    ) -> Result<(Option<Checkpointed>, Cost, Jobs), EngineError> {
         self.remote.reset();
         let mut session = open_for_writing(&self.stores, &self.components, &self.target).await?;
         let done = checkpoint(&mut session.writer, &session.scratch, source, &Options::default()).await?;

@@ -16,7 +16,9 @@ impl Words {
         let mut new = Self { words: Vec::new(), state: 99 };
         for _ in 0..20_000 {
             let len = 2 + new.below(9);
-            let word = (0..len).map(|at| if at % 2 == 0 { b"bcdfghlmnprst"[new.below(13) as usize] } else { b"aeiou"[new.below(5) as usize] });
+            let word = (0..len).map(|at| {
+                if at % 2 == 0 { b"bcdfghlmnprst"[new.below(13) as usize] } else { b"aeiou"[new.below(5) as usize] }
+            });
             let word: Vec<u8> = word.collect();
             new.words.push(String::from_utf8(word).unwrap());
         }

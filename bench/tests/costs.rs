@@ -43,7 +43,9 @@ impl Rig {
 fn compressed(before: &Path, after: &Path, page_size: usize) -> (u64, u64) {
     let (before, after) = (std::fs::read(before).unwrap(), std::fs::read(after).unwrap());
     let changed = before.chunks(page_size).zip(after.chunks(page_size)).filter(|(a, b)| a != b);
-    changed.fold((0, 0), |(pages, bytes), (_, page)| (pages + 1, bytes + zstd::bulk::compress(page, 3).unwrap().len() as u64))
+    changed.fold((0, 0), |(pages, bytes), (_, page)| {
+        (pages + 1, bytes + zstd::bulk::compress(page, 3).unwrap().len() as u64)
+    })
 }
 
 async fn after_an_update(rig: &Rig, seed: u64, what: &str) -> Cost {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use littoral_bench::proxy::GIGABIT;
 use littoral_bench::{Machine, Proxy, text};
 use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
 use littoral_engine::components::{MachineClock, MachineEntropy};
@@ -10,7 +11,10 @@ use littoral_ports::Remote;
 use littoral_remote::{Environment, RemoteSettings, open_in};
 use littoral_test_s3::S3Server;
 use littoral_types::{BlobKind, ByteSpan};
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const FAR: Duration = Duration::from_millis(30);
@@ -30,7 +34,9 @@ async fn raw_download(remote: &Arc<dyn Remote>) -> (u64, Duration) {
     for kind in [BlobKind::Chunk, BlobKind::Pack] {
         for meta in remote.list(&format!("app.db/{}", kind.folder()), None, usize::MAX).await.unwrap() {
             let pieces = (0..meta.len.div_ceil(PIECE)).map(|at| at * PIECE);
-            spans.extend(pieces.map(|offset| (meta.path.clone(), ByteSpan { offset, len: PIECE.min(meta.len - offset) })));
+            spans.extend(
+                pieces.map(|offset| (meta.path.clone(), ByteSpan { offset, len: PIECE.min(meta.len - offset) })),
+            );
         }
     }
     let began = Instant::now();
@@ -74,56 +80,71 @@ async fn a_restore_keeps_up_with_a_raw_download() {
         near.checkpoint(&mut source).await.unwrap();
     }
 
-    let proxy = Proxy::start(server.authority(), FAR).await;
-    let far_dir = tempfile::tempdir().unwrap();
-    let far = Machine::new(far_dir.path(), s3(&server, &bucket, Some(proxy.endpoint())));
-    let dest = far_dir.path().join("restored.db");
-    let remote: Arc<dyn Remote> = far.remote.clone();
+    let original = Arc::new(std::fs::read(near.database()).unwrap());
+    for (link, width) in [("1 Gbit/s", Some(GIGABIT)), ("as wide as this machine is fast", None)] {
+        let proxy = Proxy::start(server.authority(), FAR, width).await;
+        beside_a_raw_download(link, &s3(&server, &bucket, Some(proxy.endpoint())), &original).await;
+    }
+}
+
+async fn beside_a_raw_download(link: &str, remote: &Arc<dyn Remote>, original: &Arc<Vec<u8>>) {
+    let dir = tempfile::tempdir().unwrap();
+    let far = Machine::new(dir.path(), remote.clone());
+    let dest = dir.path().join("restored.db");
     let (mut raw_times, mut times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    let mut peak = 0;
     let at_rest = resident();
+    let watching = Arc::new(AtomicBool::new(true));
+    let watch = watching.clone();
+    let watcher = std::thread::spawn(move || {
+        let mut peak = 0;
+        while watch.load(Ordering::Relaxed) {
+            peak = peak.max(resident());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        peak
+    });
     for round in 0..4 {
-        let (raw_bytes, raw) = raw_download(&remote).await;
-        far.remote.reset();
-        let watching = Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let watch = watching.clone();
-        let watcher = std::thread::spawn(move || {
-            let mut peak = 0;
-            while watch.load(std::sync::atomic::Ordering::Relaxed) {
-                peak = peak.max(resident());
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            peak
-        });
+        let (raw_bytes, raw) = raw_download(remote).await;
         let began = Instant::now();
         let restored = restore(&far.log(), &far.components, &At::Newest, &dest, true).await.unwrap();
         let took = began.elapsed();
-        watching.store(false, std::sync::atomic::Ordering::Relaxed);
-        peak = peak.max(watcher.join().unwrap());
-        let ratio = took.as_secs_f64() / raw.as_secs_f64();
-        println!(
-            "round {round}: raw {raw_bytes} B in {:.2} s; restore {} B from {} B in {:.2} s: {ratio:.2}",
-            raw.as_secs_f64(),
-            restored.bytes,
-            restored.fetched,
-            took.as_secs_f64()
-        );
-        assert!(tokio::fs::read(&dest).await.unwrap() == tokio::fs::read(near.database()).await.unwrap());
+        assert!(restored.fetched <= raw_bytes, "fetched {} of {raw_bytes} B", restored.fetched);
+        let same = same_bytes(&dest, original);
+        assert!(same, "the restored file is not the original");
         // The first round warms caches and connections.
         if round > 0 {
             raw_times.push(raw.as_secs_f64());
             times.push(took.as_secs_f64());
-            ratios.push(ratio);
+            ratios.push(took.as_secs_f64() / raw.as_secs_f64());
         }
     }
+    watching.store(false, Ordering::Relaxed);
+    let peak = watcher.join().unwrap();
     println!(
-        "median: raw {:.2} s, restore {:.2} s, ratio {:.2}; memory {} MiB above {} MiB at rest",
+        "30 ms away, {link}: raw {:.2} s, restore {:.2} s, ratio {:.2} (medians of 3); memory {} MiB above {} MiB at rest",
         median(raw_times),
         median(times),
-        median(ratios.clone()),
+        median(ratios),
         peak.saturating_sub(at_rest) >> 20,
         at_rest >> 20
     );
+    assert!(peak.saturating_sub(at_rest) < 256 << 20, "memory grows with the database");
+}
+
+fn same_bytes(dest: &Path, original: &[u8]) -> bool {
+    let mut file = std::fs::File::open(dest).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        let len = file.read(&mut buffer).unwrap();
+        if len == 0 {
+            return at == original.len();
+        }
+        if original.get(at..at + len) != Some(&buffer[..len]) {
+            return false;
+        }
+        at += len;
+    }
 }
 
 /// Few enough bytes that all data requests are under way at once: what is left is what waits for one another.
@@ -141,7 +162,7 @@ async fn a_restore_is_at_most_eight_requests_deep() {
         drop(source);
         text::update(&near.database(), 3, seed);
     }
-    let proxy = Proxy::start(server.authority(), FAR).await;
+    let proxy = Proxy::start(server.authority(), FAR, None).await;
     let far_dir = tempfile::tempdir().unwrap();
     let far = Machine::new(far_dir.path(), s3(&server, &bucket, Some(proxy.endpoint())));
     for at in [At::Newest, At::Lsn(littoral_types::Lsn(2)), At::Lsn(littoral_types::Lsn(60))] {

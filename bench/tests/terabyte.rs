@@ -6,8 +6,8 @@ use littoral_engine::log::Draft;
 use littoral_ports::{Changed, MemoryRemote, PageSource, SourceError};
 use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::{
-    Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, Checkpoint, ChunkSpan, FooterFigures, FrameEntry, FrameTable, Generation,
-    Geometry, Home, ManifestOp, PageCount, PageNo, PageSize, RecordBody, Seq, VolumeFigures,
+    Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, Checkpoint, ChunkSpan, FooterFigures, FrameEntry,
+    FrameTable, Generation, Geometry, Home, ManifestOp, PageCount, PageNo, PageSize, RecordBody, Seq, VolumeFigures,
 };
 
 use std::sync::Arc;

@@ -170,8 +170,11 @@ mod tests {
         ops
     }
 
+    /// A blob's length, which tells it from others here, and the delta, if it is one.
+    type Version = (u64, Option<DeltaId>);
+
     /// What a reader can tell: the live version of each page.
-    fn seen(state: &State) -> Vec<(u64, Option<(u64, Option<DeltaId>)>)> {
+    fn seen(state: &State) -> Vec<(u64, Option<Version>)> {
         (0..3100)
             .map(|index| {
                 let page = PageNo::from_index(index);
