@@ -1,5 +1,7 @@
 //! Cost follows change (I12): requests and bytes, counted, on real databases. `bench/README.md` has the figures.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use littoral_bench::{Cost, Machine, text};
 use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
 use littoral_engine::exec::checkpoint::Checkpointed;

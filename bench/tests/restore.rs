@@ -1,5 +1,7 @@
 //! A restore through a network 30 ms away, beside a raw parallel download of the same bytes; its depth; its memory.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_bench::proxy::GIGABIT;

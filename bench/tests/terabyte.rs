@@ -1,6 +1,8 @@
 //! A terabyte's manifest, really there: every chunk row and every frame index. 64 KiB pages here; the 4 KiB pages of
 //! `LITTORAL_BENCH_PAGE=4096` make sixteen times as many frames.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use littoral_bench::{Cost, Machine};
 use littoral_engine::log::Draft;
 use littoral_ports::{Changed, MemoryRemote, PageSource, SourceError};

@@ -1,5 +1,7 @@
 //! A database goes out and comes back: the engine's whole way, on stores in memory.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
 use littoral_engine::components::{Components, MachineClock, MachineEntropy};
 use littoral_engine::exec::checkpoint::{Checkpointed, Options, checkpoint};
 use littoral_engine::exec::coalesce::coalesce;

@@ -10,7 +10,7 @@ use crate::credentials::Chain;
 use crate::failure::{Failure, code_and_message, of_s3, short};
 use crate::raw::{Fetched, Headed, Listed, Page, RawRemote, Run, Seen, crc64_base64, note, witnessed};
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use http::{Extensions, HeaderMap, Method};
 use littoral_ports::RemoteError;
@@ -36,12 +36,16 @@ const CRC64_HEADER: &str = "x-amz-checksum-crc64nvme";
 /// Servers close idle connections; a request that meets such a close has an unknown outcome.
 const POOL_IDLE: Duration = Duration::from_secs(15);
 const POOL_SIZE: usize = 64;
+/// Room made at once for an answer.
+const BODY_ROOM: usize = 128 << 20;
 
 /// One bucket.
 pub(crate) struct Minio {
     shared: Arc<Shared>,
     bucket: BucketName,
     region: Region,
+    /// A body of which nothing comes for so long has stalled.
+    stalled: Duration,
 }
 
 /// A client and where it looks for keys.
@@ -109,12 +113,13 @@ impl Minio {
         bucket: &str,
         region: Option<&str>,
         chain: Arc<Chain>,
+        stalled_ms: u64,
     ) -> Result<Self, RemoteError> {
         let base = format!("{}://{host}", if tls { "https" } else { "http" });
         let told = |error: ValidationErr| RemoteError::Settings(format!("{bucket}: {}", short(&error.to_string())));
         let bucket = BucketName::new(bucket).map_err(told)?;
         let region = Region::new(region.unwrap_or(DEFAULT_REGION)).map_err(told)?;
-        Ok(Self { shared: shared(&base, chain)?, bucket, region })
+        Ok(Self { shared: shared(&base, chain)?, bucket, region, stalled: Duration::from_millis(stalled_ms) })
     }
 
     /// Runs one request with the keys of the moment; a failure is what the wire said, not what the library made of it.
@@ -157,6 +162,20 @@ impl Minio {
             .build())
     }
 
+    async fn body(&self, mut answer: reqwest::Response) -> Result<Bytes, Failure> {
+        let len = answer.content_length().and_then(|len| usize::try_from(len).ok()).unwrap_or_default();
+        // A length is the store's word; room for more than a large blob is made only as bytes come.
+        let mut bytes = BytesMut::with_capacity(len.min(BODY_ROOM));
+        loop {
+            match tokio::time::timeout(self.stalled, answer.chunk()).await {
+                Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk),
+                Ok(Ok(None)) => return Ok(bytes.freeze()),
+                Ok(Err(error)) => return Err(Failure::Lost(short(&error.without_url().to_string()))),
+                Err(_) => return Err(Failure::Lost(format!("nothing more came for {:?}", self.stalled))),
+            }
+        }
+    }
+
     async fn send(&self, mut request: S3Request) -> Result<reqwest::Response, Failure> {
         self.once(request.execute()).await
     }
@@ -197,10 +216,6 @@ fn complete(seen: &mut Seen, error: &Error) {
     }
 }
 
-async fn body(answer: reqwest::Response) -> Result<Bytes, Failure> {
-    answer.bytes().await.map_err(|error| Failure::Lost(short(&error.without_url().to_string())))
-}
-
 fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
@@ -232,7 +247,7 @@ impl RawRemote for Minio {
         let answer = self.send(self.request(Method::GET, key, Multimap::new(), headers)?).await?;
         let partial = answer.status().as_u16() == 206;
         let range = content_range(answer.headers());
-        let bytes = body(answer).await?;
+        let bytes = self.body(answer).await?;
         if !partial {
             // All of it, asked for or not.
             let whole = bytes.len() as u64;
@@ -275,7 +290,7 @@ impl RawRemote for Minio {
             headers.add("If-None-Match", "*");
         }
         let answer = self.send(self.request_with(Method::PUT, key, Multimap::new(), headers, Some(bytes))?).await?;
-        no_error_document(&body(answer).await?)
+        no_error_document(&self.body(answer).await?)
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, next: Option<&str>, max: usize) -> Result<Page, Failure> {

@@ -45,7 +45,8 @@ pub fn open_in(
             let region = settings.region.as_deref().or(env.get("AWS_REGION"));
             let (chain, hints) = Chain::resolve(env, region)?;
             let region = region.map(str::to_owned).or(hints.region);
-            let raw = crate::minio::Minio::new(tls, &host, &bucket, region.as_deref(), Arc::new(chain))?;
+            let stalled_ms = settings.tuning.request_timeout_ms;
+            let raw = crate::minio::Minio::new(tls, &host, &bucket, region.as_deref(), Arc::new(chain), stalled_ms)?;
             let scheme = if tls { "minio+https" } else { "minio" };
             let url = spelled(&format!("{scheme}://{host}/{bucket}"), prefix.as_ref());
             Ok(Arc::new(Patient::new(raw, &bucket, prefix, url, settings.tuning, clock, entropy)))

@@ -117,15 +117,18 @@ impl S3 {
             .with_allow_http(true)
             .with_timeout_disabled()
             .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_read_timeout(Duration::from_millis(stalled_ms))
             .with_pool_idle_timeout(POOL_IDLE)
             .with_pool_max_idle_per_host(POOL_SIZE);
         let told = |error: object_store::Error| {
             RemoteError::Settings(chain.scrub(format!("{bucket}: {}", short(&error.to_string()))))
         };
-        // One pool of connections for both.
-        let client = ReqwestConnector::default().connect(&options).map_err(told)?;
-        let connector = Arc::new(Attentive(client));
+        // The read timeout runs from a request's first byte on: an upload would have to be done in it.
+        let stalled = Duration::from_millis(stalled_ms);
+        let connect = |options: &ClientOptions| ReqwestConnector::default().connect(options).map_err(told);
+        let connector = Shared(Attentive {
+            reading: connect(&options.clone().with_read_timeout(stalled))?,
+            writing: connect(&options)?,
+        });
         let build = |options: ClientOptions| {
             let mut builder = AmazonS3Builder::new()
                 .with_bucket_name(bucket)
@@ -133,7 +136,7 @@ impl S3 {
                 .with_virtual_hosted_style_request(site.virtual_hosted)
                 .with_credentials(Arc::clone(&chain) as AwsCredentialProvider)
                 .with_client_options(options)
-                .with_http_connector(Shared(Arc::clone(&connector)))
+                .with_http_connector(connector.clone())
                 .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() })
                 .with_checksum_algorithm(Checksum::CRC64NVME)
                 .with_conditional_put(S3ConditionalPut::ETagMatch)
@@ -275,14 +278,20 @@ impl RawRemote for S3 {
 }
 
 /// A transport that writes down what it sees.
-#[derive(Debug)]
-struct Attentive(HttpClient);
+#[derive(Clone, Debug)]
+struct Attentive {
+    /// Notices a body that stalls.
+    reading: HttpClient,
+    writing: HttpClient,
+}
 
 #[async_trait]
 impl HttpService for Attentive {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         note(|seen| seen.started = true);
-        let answer = match self.0.execute(request).await {
+        let reads = matches!(request.method().as_str(), "GET" | "HEAD");
+        let client = if reads { &self.reading } else { &self.writing };
+        let answer = match client.execute(request).await {
             Ok(answer) => answer,
             Err(error) => {
                 let why = chain_of(&error);
@@ -316,13 +325,13 @@ impl HttpService for Attentive {
     }
 }
 
-/// Hands out one transport to both stores.
-#[derive(Debug)]
-struct Shared(Arc<Attentive>);
+/// Hands out one transport, with its connections, to both stores.
+#[derive(Clone, Debug)]
+struct Shared(Attentive);
 
 impl HttpConnector for Shared {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Attentive(self.0.0.clone())))
+        Ok(HttpClient::new(self.0.clone()))
     }
 }
 

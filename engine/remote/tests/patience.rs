@@ -235,6 +235,26 @@ async fn a_request_ends_in_time_whatever_the_store_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_upload_has_the_time_of_a_transfer_and_a_stalled_download_has_not() {
+    // Twice a small request's patience: enough for neither a small write nor a body that stops coming.
+    let late = || Answer::Late(800, Box::new(stored()));
+    let large = MemoryBody::new(pattern(3 << 20, 1));
+    for (library, store, remote) in by_each(|| vec![late()]) {
+        remote.upload(&at("v/chunk/1"), &large).await.unwrap();
+        assert_eq!(store.came().len(), 1, "{library}: one try was enough");
+    }
+    for (library, store, remote) in by_each(|| vec![late(), stored()]) {
+        remote.put(&at("v/head"), "small".into()).await.unwrap();
+        assert_eq!(store.came().len(), 2, "{library}: a small write was waited for too long");
+    }
+    for (library, _, remote) in by_each(|| vec![Answer::Stall(3 << 20, vec![7; 1000]), object(b"whole")]) {
+        let since = Instant::now();
+        assert_eq!(remote.get(&at("v/chunk/1")).await.unwrap(), "whole", "{library}");
+        assert!(since.elapsed() < Duration::from_millis(1500), "{library}: stalled for {:?}", since.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_store_refuses_is_said_plainly_and_without_secrets() {
     let cases = [
         (error(403, "InvalidAccessKeyId", "scripted-key is not in our records"), "wrong credentials"),

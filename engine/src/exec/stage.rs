@@ -36,6 +36,9 @@ pub struct Piece<'a> {
     pub pages: &'a [PageNo],
 }
 
+/// Gives a page's bytes, wherever they come from.
+pub type ReadPage<'a> = &'a mut dyn FnMut(PageNo, &mut [u8]) -> Result<(), EngineError>;
+
 /// A blob on disk.
 #[derive(Debug)]
 pub struct Staged {
@@ -79,7 +82,7 @@ pub fn stage(
     kind: BlobKind,
     input: &[u8; 32],
     pieces: &[Piece<'_>],
-    read: &mut dyn FnMut(PageNo, &mut [u8]) -> Result<(), EngineError>,
+    read: ReadPage<'_>,
 ) -> Result<Staged, EngineError> {
     let page_len = recipe.page_size.len();
     let harm = || EngineError::damaged("a blob that was being staged");

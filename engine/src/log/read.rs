@@ -238,10 +238,7 @@ impl Log {
             }
         };
         let (envelope, body) = format::record::decode(&object, body.as_deref()).map_err(EngineError::damaged(&path))?;
-        if envelope.header.seq != seq {
-            let source = littoral_plan::ChainBreak::Seq { found: envelope.header.seq, expected: seq };
-            return Err(EngineError::Chain { volume: self.url(), source });
-        }
+        self.stands_at(seq, &envelope)?;
         Ok(ReadRecord { envelope, body, object })
     }
 
@@ -249,10 +246,23 @@ impl Log {
     pub async fn envelope(&self, seq: Seq) -> Result<Option<format::record::Envelope>, EngineError> {
         let path = keys::record(&self.name, seq);
         match self.remote.get(&path).await {
-            Ok(object) => format::record::open(&object).map(Some).map_err(EngineError::damaged(&path)),
+            Ok(object) => {
+                let envelope = format::record::open(&object).map_err(EngineError::damaged(&path))?;
+                self.stands_at(seq, &envelope)?;
+                Ok(Some(envelope))
+            }
             Err(RemoteError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Refuses a record that says another place than the one it was found at.
+    fn stands_at(&self, seq: Seq, envelope: &format::record::Envelope) -> Result<(), EngineError> {
+        if envelope.header.seq == seq {
+            return Ok(());
+        }
+        let source = littoral_plan::ChainBreak::Seq { found: envelope.header.seq, expected: seq };
+        Err(EngineError::Chain { volume: self.url(), source })
     }
 
     /// The hint. One that is missing, damaged or of another format is no hint.
@@ -532,11 +542,14 @@ impl Log {
         }
         let mut known: BTreeMap<Seq, RecordSummary> =
             opened.recent.iter().map(|entry| (entry.seq, entry.clone())).collect();
-        let oldest = known.first_key_value().map(|(seq, entry)| (*seq, entry.lsns.last));
-        if let Some((oldest, _)) = oldest.filter(|(_, last)| *last > lsn) {
+        // A log opened right at a manifest snapshot has read no record.
+        let (oldest, last) =
+            known.first_key_value().map_or((opened.tail.seq, opened.tail.lsn), |(seq, entry)| (*seq, entry.lsns.last));
+        if last > lsn {
             // The answer lies in low..high; the record at `high` is beyond it.
             let (mut low, mut high) = (opened.tail.floor.0.max(1), oldest.0);
             while low < high {
+                let before = (low, high);
                 let step = (high - low).div_ceil(PROBES);
                 let probes: Vec<Seq> =
                     (low..high).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(Seq).collect();
@@ -553,7 +566,8 @@ impl Log {
                     }
                     known.insert(entry.seq, entry);
                 }
-                if step == 1 {
+                // Where records are missing, probes may teach nothing.
+                if step == 1 || (low, high) == before {
                     break;
                 }
             }

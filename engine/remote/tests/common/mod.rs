@@ -109,6 +109,10 @@ pub(crate) enum Answer {
     Hang,
     /// Nothing, for so many milliseconds, then the connection closes.
     Wait(u64),
+    /// After so many milliseconds, this.
+    Late(u64, Box<Answer>),
+    /// The head says so many bytes, fewer come, the connection stays open.
+    Stall(usize, Vec<u8>),
 }
 
 /// An S3 error document.
@@ -195,7 +199,12 @@ fn converse(stream: TcpStream, answer: &(dyn Fn(usize, &Came) -> Answer + Send +
             log.push(request.clone());
             log.len() - 1
         };
-        match answer(number, &request) {
+        let mut said = answer(number, &request);
+        while let Answer::Late(ms, then) = said {
+            std::thread::sleep(Duration::from_millis(ms));
+            said = *then;
+        }
+        match said {
             Answer::Say(status, headers, body) => {
                 let mut head = format!("HTTP/1.1 {status} Scripted\r\n");
                 if request.method != "HEAD" || !headers.iter().any(|(name, _)| *name == "Content-Length") {
@@ -215,7 +224,16 @@ fn converse(stream: TcpStream, answer: &(dyn Fn(usize, &Came) -> Answer + Send +
                 let _ = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&body));
                 return;
             }
-            Answer::Hang => return,
+            Answer::Stall(len, body) => {
+                let head = format!(
+                    "HTTP/1.1 200 Scripted\r\nContent-Length: {len}\r\nETag: \"t\"\r\n\
+                     Last-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n\r\n"
+                );
+                let _ = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&body));
+                std::thread::sleep(Duration::from_secs(60));
+                return;
+            }
+            Answer::Late(..) | Answer::Hang => return,
             Answer::Wait(ms) => {
                 std::thread::sleep(Duration::from_millis(ms));
                 return;
