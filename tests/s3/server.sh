@@ -69,8 +69,14 @@ if [ "${3:-}" != --while-stdin ]; then exec "${run[@]}"; fi
 "${run[@]}" </dev/null >"$dir/log" 2>&1 &
 server=$!
 exec 3<&0
-(cat <&3 >/dev/null; kill -9 "$server" 2>/dev/null) &
+(cat <&3 >/dev/null; touch "$dir/closed"; kill -9 "$server" 2>/dev/null) &
 watch=$!
-trap 'kill -9 "$server" "$watch" 2>/dev/null || true; rm -rf "$dir/data" "$dir"/*.sock "$dir/identities.json"' EXIT
+tidy() {
+  kill -9 "$server" "$watch" 2>/dev/null || true
+  rm -rf "$dir/data" "$dir"/*.sock "$dir/identities.json"
+  # Asked to go, it leaves nothing; gone by itself, it leaves its log to say why.
+  if [ -e "$dir/closed" ]; then rm -f "$dir/closed" "$dir/log" && rmdir "$dir" 2>/dev/null || true; fi
+}
+trap tidy EXIT
 trap 'exit 1' INT TERM
 wait "$server" 2>/dev/null || true
