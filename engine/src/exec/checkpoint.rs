@@ -131,10 +131,19 @@ pub async fn checkpoint(
         let input = stage::input(&recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;
         if let Some(blob) = done.get(&input) {
             // Its frames lie where they lay: the footer tells where, and the identities vouch for the pages.
-            built.push((blob.clone(), super::fetch::index(writer.log(), blob).await?));
-            resumed += 1;
-            components.progress.advance(blob.len);
-            continue;
+            match super::fetch::index(writer.log(), blob).await {
+                Ok(index) => {
+                    built.push((blob.clone(), index));
+                    resumed += 1;
+                    components.progress.advance(blob.len);
+                    continue;
+                }
+                // Somebody took it away meanwhile: it is made again.
+                Err(EngineError::Remote(RemoteError::Missing { path })) => {
+                    tracing::warn!(%path, "a blob that an interrupted checkpoint had uploaded is gone: uploading it again");
+                }
+                Err(error) => return Err(error),
+            }
         }
         let staged = stage(&dir, &recipe, kind, &input, &pieces, &mut |page, into| Ok(source.read(page, into)?))?;
         components.faults.reach("checkpoint.staged")?;
