@@ -199,8 +199,7 @@ def read_parts(text):
 
 
 def sources(rooms):
-    tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                             cwd=TOP, check=True, capture_output=True, text=True).stdout.split("\0")
+    tracked = ask("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     manifests = {str(pathlib.PurePath(room) / "Cargo.toml") for room in rooms}
     for name in tracked:
         path = TOP / name
@@ -208,11 +207,16 @@ def sources(rooms):
             yield name, path.read_text()
 
 
+def ask(*command):
+    answer = subprocess.run(command, cwd=TOP, capture_output=True, text=True)
+    if answer.returncode != 0:
+        sys.exit(f"layering: {' '.join(command)}: {answer.stderr}")
+    return answer.stdout
+
+
 def check_workspace():
-    host = re.search(r"^host: (.+)$", subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout, re.M)[1]
-    answer = subprocess.run(["cargo", "metadata", "--format-version=1", "--all-features", "--locked", f"--filter-platform={host}"],
-                            cwd=TOP, check=True, capture_output=True, text=True)
-    metadata = json.loads(answer.stdout)
+    host = re.search(r"^host: (.+)$", ask("rustc", "-vV"), re.M)[1]
+    metadata = json.loads(ask("cargo", "metadata", "--format-version=1", "--all-features", "--locked", f"--filter-platform={host}"))
     rooms = rooms_of(metadata)
     found = check_metadata(metadata, read_parts((TOP / PARTS).read_text()))
     for path, text in sources(rooms.values()):
