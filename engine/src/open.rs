@@ -337,6 +337,8 @@ fn url_of(folder: &Path) -> Result<String, EngineError> {
     })
 }
 
+/// Without slashes at its end, except those of an empty place: what is wrong with that is said where it is read.
 fn plain(url: &str) -> String {
-    url.trim_end_matches('/').to_owned()
+    let plain = url.trim_end_matches('/');
+    if plain.ends_with(':') { url.to_owned() } else { plain.to_owned() }
 }

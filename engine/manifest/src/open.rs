@@ -30,6 +30,8 @@ use std::time::{Duration, Instant};
 const LAYOUT: u64 = 1;
 /// Where `meta` keeps it.
 const LAYOUT_KEY: &[u8] = b"layout";
+/// What LMDB calls its data file.
+const DATA: &str = "data.mdb";
 /// Tables that an environment has room for: ours, and those that later versions add.
 const TABLES_MAX: u32 = 64;
 /// Read transactions at once, over all processes.
@@ -319,6 +321,7 @@ fn open(dir: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, ManifestError> 
     options.max_dbs(TABLES_MAX).max_readers(READERS_MAX);
     let mut map_bytes = map_bytes.max(MAP_BYTES_MIN).next_multiple_of(MAP_BYTES_MIN);
     let until = Instant::now() + PATIENCE;
+    let mut begun_anew = false;
     loop {
         options.map_size(map_bytes);
         // SAFETY: U1, U2, U4: the directory is the store's own, on a local disk, and no flag is set; U6: nothing beyond the
@@ -343,9 +346,21 @@ fn open(dir: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, ManifestError> 
                     dir.display()
                 )));
             }
+            // The disk was full when the file was begun.
+            Err(heed::Error::Mdb(MdbError::Invalid)) if !begun_anew && is_torso(dir) => {
+                begun_anew = true;
+                std::fs::remove_file(dir.join(DATA)).map_err(|error| disk(dir, error))?;
+            }
             Err(error) => return Err(failed(dir, error)),
         }
     }
+}
+
+/// Whether the data file ends within its first two pages, which LMDB writes at once and before anything else: it never was an
+/// environment, and nothing is in it.
+fn is_torso(dir: &Path) -> bool {
+    let page_bytes = rustix::param::page_size() as u64;
+    std::fs::metadata(dir.join(DATA)).is_ok_and(|data| data.len() < 2 * page_bytes)
 }
 
 fn failed(dir: &Path, error: heed::Error) -> ManifestError {
@@ -369,7 +384,7 @@ fn disk(dir: &Path, error: io::Error) -> ManifestError {
 /// Bytes that the data file may still grow by, as far as can be told.
 fn room(dir: &Path) -> u64 {
     let free = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
-    let length = std::fs::metadata(dir.join("data.mdb")).map_or(0, |data| data.len());
+    let length = std::fs::metadata(dir.join(DATA)).map_or(0, |data| data.len());
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
     free.min(limit.saturating_sub(length))
 }
@@ -390,6 +405,23 @@ mod tests {
     }
 
     const PLACE: &str = "LITTORAL_MANIFEST_TEST_PLACE";
+
+    #[test]
+    fn a_file_that_a_full_disk_cut_short_at_its_beginning_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(LmdbManifest::open(dir.path()).unwrap());
+        let whole = std::fs::read(dir.path().join(DATA)).unwrap();
+        for length in [1, 100, 4096] {
+            for bytes in [vec![0; length], whole[..length].to_vec()] {
+                std::fs::write(dir.path().join(DATA), bytes).unwrap();
+                assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), []);
+            }
+        }
+        // What is as long as an environment and is none stays.
+        std::fs::write(dir.path().join(DATA), vec![7; 1 << 20]).unwrap();
+        assert!(matches!(LmdbManifest::open(dir.path()), Err(ManifestError::Corrupt(_))));
+        assert_eq!(std::fs::metadata(dir.path().join(DATA)).unwrap().len(), 1 << 20);
+    }
 
     #[test]
     fn p12_one_environment_per_store_and_process() {
@@ -494,7 +526,7 @@ mod tests {
         }
         drop(manifest);
         let whole = std::fs::read(&data).unwrap();
-        for length in [whole.len() - 1, whole.len() / 2, 8192, 4096, 100] {
+        for length in [whole.len() - 1, whole.len() / 2, 8192] {
             std::fs::write(&data, &whole[..length]).unwrap();
             let refused = LmdbManifest::open(dir.path()).unwrap_err();
             assert!(matches!(refused, ManifestError::Corrupt(_)), "{length}: {refused:?}");
