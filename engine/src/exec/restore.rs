@@ -21,7 +21,7 @@ use littoral_types::{
     BlobRef, ByteSpan, ChunkRow, ChunkSpan, Epoch, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose, Position,
     RecordHash, Seq, SnapshotName,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -230,7 +230,7 @@ struct Need {
 /// Where every page of one chunk comes from.
 #[derive(Debug, Default)]
 struct Cover {
-    needs: HashMap<BlobRef, Vec<Need>>,
+    needs: BTreeMap<BlobRef, Vec<Need>>,
     zeros: Vec<PageNo>,
 }
 
@@ -288,7 +288,7 @@ impl Job {
             table.zeros.iter().for_each(|page| put(*page, ZERO, 0));
         }
         let mut cover = Cover::default();
-        let mut frames: HashMap<(usize, u32), Vec<usize>> = HashMap::new();
+        let mut frames: BTreeMap<(usize, u32), Vec<usize>> = BTreeMap::new();
         for (page, place) in span.pages().zip(places) {
             match place {
                 None => {
@@ -313,7 +313,7 @@ impl Job {
         let mut running: JoinSet<Result<(), EngineError>> = JoinSet::new();
         let mut fetched = 0;
         for group in todo.chunks(CHUNKS_AT_ONCE) {
-            let mut needs: HashMap<BlobRef, Vec<Need>> = HashMap::new();
+            let mut needs: BTreeMap<BlobRef, Vec<Need>> = BTreeMap::new();
             let mut left: HashMap<PageNo, usize> = HashMap::new();
             for (chunk, span) in group {
                 let cover = self.cover(*chunk, *span)?;

@@ -59,7 +59,7 @@ pub enum Home {
 }
 
 /// A blob as others refer to it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobRef {
     /// In whose folder.
     pub home: Home,
