@@ -18,7 +18,7 @@ pub struct MemoryManifest {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     volumes: BTreeMap<VolumeId, Volume>,
     names: BTreeMap<VolumeName, VolumeId>,
@@ -28,7 +28,7 @@ struct State {
     cursors: BTreeMap<String, ChangeSeq>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Volume {
     row: VolumeRow,
     rows: BTreeMap<ChunkId, ChunkRow>,
@@ -113,6 +113,12 @@ impl MemoryManifest {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A copy as of now that goes its own way, as the manifest on a restored image of a machine does. (A clone is the same
+    /// manifest.)
+    pub fn image(&self) -> Self {
+        Self { state: Arc::new(Mutex::new(self.state().clone())) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
