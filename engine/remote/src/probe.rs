@@ -51,10 +51,14 @@ async fn race_for(remote: &dyn Remote, path: &ObjectPath) -> Result<(), RemoteEr
         (Err(RemoteError::Exists { .. }), Err(RemoteError::Exists { .. })) => {
             return not_fencing("of two writers of a fresh name neither was told that it won");
         }
+        // One was refused and the other does not know: perhaps it won.
+        (Err(RemoteError::Exists { .. }), Err(error)) | (Err(error), Err(RemoteError::Exists { .. })) => {
+            return Err(error);
+        }
         // What a store says of itself goes before what is unknown.
-        (Err(error), Ok(()) | Err(RemoteError::Exists { .. } | RemoteError::Unknown { .. }))
-        | (Ok(()) | Err(RemoteError::Exists { .. }), Err(error))
-        | (Err(_), Err(error)) => return Err(error),
+        (Err(error), Ok(()) | Err(RemoteError::Unknown { .. })) | (Ok(()), Err(error)) | (Err(_), Err(error)) => {
+            return Err(error);
+        }
     };
     if remote.get(path).await? != *winner {
         return not_fencing("the loser of two writers replaced what the winner had written");
