@@ -2,6 +2,7 @@
 
 use super::fetch;
 use crate::error::EngineError;
+use crate::log::read::is_missing;
 use crate::log::{Log, Opened};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
@@ -56,8 +57,19 @@ pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, Engin
     Ok(shards.into_iter().flatten().map(|row| (row.chunk, row)).collect())
 }
 
-/// The rows of a log opened at some record.
+/// The rows of a log opened at some record. Where a pruner has taken the manifest snapshot it was opened from, the same state is
+/// read from a newer one before that is an error (rule P2).
 pub async fn rows(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
+    match rows_of(log, opened).await {
+        Err(error) if is_missing(&error) => match log.reopen(opened).await? {
+            Some(again) => rows_of(log, &again).await,
+            None => Err(error),
+        },
+        rows => rows,
+    }
+}
+
+async fn rows_of(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
     let mut rows = match &opened.snapshot {
         Some(snapshot) => snapshot_rows(log, snapshot).await?,
         None => Rows::new(),
@@ -80,8 +92,9 @@ pub async fn rebuild(
     };
     let id = opened.meta.id;
     let start = opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
+    // Until all of it is there the row says that its tail was never seen: whoever finds it so after a crash rebuilds again.
     let mut row = VolumeRow { meta: opened.meta.clone(), tail: opened.tail.clone(), fenced: None };
-    row.tail.seen_ms = now_ms;
+    row.tail.seen_ms = 0;
     let at_start = VolumeRow { tail: crate::log::read::start_of(opened), ..row.clone() };
     manifest
         .commit(&id, &Batch { reset: true, volume: Some(at_start), ops: as_ops(&rows, opened), ..Batch::default() })?;
@@ -91,14 +104,13 @@ pub async fn rebuild(
         let log = Some((Seq(first.seq.0 - 1), before.clone()));
         manifest.commit(&id, &Batch { log, ..Batch::default() })?;
     }
-    if since.last().is_some_and(|last| last.seq == opened.tail.seq) {
-        let log = Some((start, since));
-        manifest.commit(&id, &Batch { volume: Some(row.clone()), ops: opened.ops.clone(), log, ..Batch::default() })?;
-    } else {
-        manifest.commit(&id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
-    }
+    let entry = since.last().filter(|last| last.seq == opened.tail.seq).is_some().then_some((start, since));
+    let ops = if entry.is_some() { opened.ops.clone() } else { Vec::new() };
+    manifest.commit(&id, &Batch { volume: Some(row.clone()), ops, log: entry, ..Batch::default() })?;
     apply(&mut rows, &opened.ops);
     identities(log, &rows, manifest, &row, progress).await?;
+    row.tail.seen_ms = now_ms;
+    manifest.commit(&id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
     Ok(row)
 }
 

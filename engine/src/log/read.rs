@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Records fetched at once.
 pub(crate) const RECORDS_IN_FLIGHT: usize = 32;
+/// How often a log is opened again because a pruner went past the reader.
+const OPENS_MAX: usize = 4;
 /// Probes of one round when looking for a commit.
 const PROBES: u64 = 16;
 
@@ -320,16 +322,27 @@ impl Log {
     ///
     /// Two rounds: head and the newest name, then everything those name.
     pub async fn open(&self) -> Result<Option<Opened>, EngineError> {
-        let (head, newest) = futures::future::try_join(self.head(), self.newest()).await?;
-        let Some(tail) = newest else {
-            return match head {
-                None => Ok(None),
-                Some(head) => Err(EngineError::RemoteBehind { volume: self.url(), local: head.seq, remote: Seq::ZERO }),
+        for left in (0..OPENS_MAX).rev() {
+            let (head, newest) = futures::future::try_join(self.head(), self.newest()).await?;
+            let Some(tail) = newest else {
+                return match head {
+                    None => Ok(None),
+                    Some(head) => {
+                        Err(EngineError::RemoteBehind { volume: self.url(), local: head.seq, remote: Seq::ZERO })
+                    }
+                };
             };
-        };
-        // A head beyond the tail, or of another volume, is no hint.
-        let hint = head.filter(|head| head.snapshot.seq <= tail);
-        self.open_with(tail, hint).await.map(Some)
+            // A head beyond the tail is no hint.
+            let hint = head.filter(|head| head.snapshot.seq <= tail);
+            match self.open_with(tail, hint).await {
+                // A slow reader: what was newest was pruned meanwhile, and something newer is there.
+                Err(error) if left > 0 && is_missing(&error) && self.newest().await? != Some(tail) => {
+                    tracing::info!(volume = %self.name, %error, "pruned while it was being opened: opening again");
+                }
+                opened => return opened.map(Some),
+            }
+        }
+        Ok(None)
     }
 
     /// Opens the log as of one record. `None` when the record is gone or was never there.
@@ -391,9 +404,16 @@ impl Log {
                 Ok(Some(opened)) => return Ok(opened),
                 // A newer snapshot than the head says: indexes count from there.
                 Ok(None) => {}
-                // An old head may name what has been pruned since. The newest record knows better.
-                Err(error) if is_missing(&error) => {
-                    tracing::warn!(volume = %self.name, %error, "the head is too old: starting from the newest record");
+                // An old head may name what has been pruned since, a foreign one what never was part of this log. The newest
+                // record knows better; if the fault is the log's own, it is found again without the hint.
+                Err(
+                    error @ (EngineError::Chain { .. }
+                    | EngineError::Inconsistent { .. }
+                    | EngineError::Damaged { .. }
+                    | EngineError::NotAVolume { .. }
+                    | EngineError::Remote(RemoteError::Missing { .. } | RemoteError::Corrupt { .. })),
+                ) => {
+                    tracing::warn!(volume = %self.name, %error, "the head leads astray: starting from the newest record");
                 }
                 Err(error) => return Err(error),
             }
@@ -411,6 +431,18 @@ impl Log {
             opened => opened?,
         };
         opened.ok_or_else(|| self.inconsistent(format!("record {tail} was read twice and says two things")))
+    }
+
+    /// The same state from a newer manifest snapshot than the one it was opened from, which a pruner has taken since (rule P2).
+    /// `None` when there is no newer one.
+    pub async fn reopen(&self, opened: &Opened) -> Result<Option<Opened>, EngineError> {
+        let tail = &opened.tail;
+        let Some(newest) = self.snapshot_at_or_before(tail.seq).await? else { return Ok(None) };
+        if opened.snapshot.as_ref().is_some_and(|snapshot| snapshot.seq >= newest) {
+            return Ok(None);
+        }
+        let again = self.load(newest, None, tail.seq).await?;
+        Ok(again.filter(|again| again.tail.hash == tail.hash))
     }
 
     /// Everything between a manifest snapshot and a record, in one round. `None` when the record knows a newer snapshot.
@@ -484,10 +516,12 @@ impl Log {
         }
         let meta = match meta {
             Some(meta) => meta,
-            // Only index records were read: the volume is told by its first claim.
+            // Only index records were read: the volume is told by its first claim, or by a manifest snapshot where that was
+            // pruned.
             None => match self.record(Seq(1)).await?.map(|record| record.body) {
                 Some(RecordBody::Claim(claim)) => claim.volume,
-                _ => return Err(self.inconsistent("its first record is no claim".to_owned())),
+                Some(_) => return Err(self.inconsistent("its first record is no claim".to_owned())),
+                None => return Err(RemoteError::Missing { path: keys::record(&self.name, Seq(1)).to_string() }.into()),
             },
         };
         if records.iter().any(|record| record.envelope.header.volume != meta.id) {
@@ -540,16 +574,17 @@ impl Log {
         if lsn > opened.tail.lsn {
             return Ok(None);
         }
+        let stands = |entry: &&RecordSummary| entry.seq >= opened.tail.floor;
         let mut known: BTreeMap<Seq, RecordSummary> =
-            opened.recent.iter().map(|entry| (entry.seq, entry.clone())).collect();
-        // A log opened right at a manifest snapshot has read no record.
-        let (oldest, last) =
-            known.first_key_value().map_or((opened.tail.seq, opened.tail.lsn), |(seq, entry)| (*seq, entry.lsns.last));
+            opened.recent.iter().filter(stands).map(|entry| (entry.seq, entry.clone())).collect();
+        // A log opened at its newest manifest snapshot knows no records at all, only that its tail is not the answer.
+        let oldest = known.first_key_value().map(|(seq, entry)| (*seq, entry.lsns.last));
+        let (oldest, last) = oldest.unwrap_or((opened.tail.seq.next(), opened.tail.lsn.next()));
         if last > lsn {
             // The answer lies in low..high; the record at `high` is beyond it.
             let (mut low, mut high) = (opened.tail.floor.0.max(1), oldest.0);
             while low < high {
-                let before = (low, high);
+                let range = (low, high);
                 let step = (high - low).div_ceil(PROBES);
                 let probes: Vec<Seq> =
                     (low..high).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(Seq).collect();
@@ -566,8 +601,8 @@ impl Log {
                     }
                     known.insert(entry.seq, entry);
                 }
-                // Where records are missing, probes may teach nothing.
-                if step == 1 || (low, high) == before {
+                // Without progress the records in question are gone.
+                if step == 1 || range == (low, high) {
                     break;
                 }
             }
@@ -577,12 +612,16 @@ impl Log {
 
     /// Up to `max` records before `before`, newest first: what a history shows a page of.
     pub async fn history(&self, glance: &Glance, before: Seq, max: usize) -> Result<Vec<RecordSummary>, EngineError> {
-        let mut page: BTreeMap<Seq, RecordSummary> =
-            glance.recent.iter().filter(|entry| entry.seq < before).map(|entry| (entry.seq, entry.clone())).collect();
         let floor = glance.tail.floor.0.max(1);
+        let before = before.min(glance.tail.seq.next());
+        // An index lists what a prune took since.
+        let stands = |entry: &&RecordSummary| entry.seq < before && entry.seq.0 >= floor;
+        let mut page: BTreeMap<Seq, RecordSummary> =
+            glance.recent.iter().filter(stands).map(|entry| (entry.seq, entry.clone())).collect();
         let mut oldest = page.first_key_value().map_or(before, |(seq, _)| *seq);
         while page.len() < max && oldest.0 > floor {
-            // The index at or after the gap lists the records before it, unless its writer had not seen them all.
+            // The index at or after the gap lists the records before it: all of them, unless its writer had just rebuilt its
+            // manifest and knew only the newest.
             let index = Seq((oldest.0 - 1).div_ceil(INDEX_EVERY) * INDEX_EVERY);
             let mut listed = match self.record(index).await? {
                 Some(ReadRecord { body: RecordBody::Index(body), envelope, .. }) => {
@@ -630,6 +669,6 @@ fn row_volume(records: &[ReadRecord], at: usize) -> Option<littoral_types::Volum
     at.checked_sub(1).and_then(|before| records.get(before)).map(|record| record.envelope.header.volume)
 }
 
-fn is_missing(error: &EngineError) -> bool {
+pub(crate) fn is_missing(error: &EngineError) -> bool {
     matches!(error, EngineError::Remote(RemoteError::Missing { .. }))
 }
