@@ -92,6 +92,7 @@ pub async fn checkpoint(
     source: &mut dyn PageSource,
     options: &Options,
 ) -> Result<Option<Checkpointed>, EngineError> {
+    writer.settle().await?;
     let components = writer.components().clone();
     let manifest = writer.manifest().clone();
     let Planned { difference, plan } =

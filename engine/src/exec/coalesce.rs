@@ -42,6 +42,7 @@ pub async fn coalesce(
     chunks: Option<&[ChunkId]>,
     compression: Compression,
 ) -> Result<Coalesced, EngineError> {
+    writer.settle().await?;
     let mut done = Coalesced::default();
     for _ in 0..ROUNDS_MAX {
         let merges = merges(writer, chunks)?;

@@ -38,6 +38,7 @@ pub async fn snapshot_if_due(
     writer: &mut Writer,
     source: Option<&mut dyn PageSource>,
 ) -> Result<Option<Written>, EngineError> {
+    writer.settle().await?;
     let tail = &writer.row().tail;
     let changes = writer.manifest().changes_since(&writer.row().meta.id, tail.snapshot)?;
     let ops_bytes = changes.iter().map(|change| format::ops::encoded_len(&change.ops) as u64).sum();
@@ -59,6 +60,7 @@ pub async fn snapshot_if_due(
 
 /// Writes a manifest snapshot of the tail, and the head. Doing it again at the same tail finds it done.
 pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSource>) -> Result<Written, EngineError> {
+    writer.settle().await?;
     let row = writer.row().clone();
     let tail = &row.tail;
     let faults = writer.components().faults.clone();

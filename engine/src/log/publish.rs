@@ -9,20 +9,20 @@
 //! | landed | the record, in the object store | found under its name byte for byte, then as above |
 //! | committed | the manifest, with the intent cleared | nothing is left to do |
 
-use super::read::{Log, ReadRecord, advance, link, summary};
+use super::read::{Glance, Log, ReadRecord, advance, link, summary};
 use crate::components::Components;
 use crate::error::EngineError;
 use bytes::Bytes;
 use littoral_format as format;
 use littoral_format::keys;
 use littoral_plan::settle::{Found, Settled, settle};
-use littoral_plan::{Link, compose, index_span};
+use littoral_plan::{Link, compose, follows, index_span};
 use littoral_ports::{Batch, BlobBody, Manifest, RemoteError};
 use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS, RETRY_PAUSE_MS, TRIES_MAX};
 use littoral_types::{
-    BlobName, ByteSpan, FooterFigures, Incarnation, Index, Intent, LsnRange, ManifestOp, PageIdentity, PageNo, Record,
-    RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, TailRow, VolumeFigures, VolumeMeta,
-    VolumeRow,
+    BlobName, ByteSpan, FooterFigures, Incarnation, Index, Intent, LsnRange, ManifestOp, Owner, PageIdentity, PageNo,
+    Record, RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, StoreId, TailRow, VolumeFigures,
+    VolumeMeta, VolumeRow,
 };
 use std::io;
 use std::sync::Arc;
@@ -97,11 +97,28 @@ impl Writer {
         Ok(())
     }
 
+    /// Finishes what failed half-way in this very process, so that the next plan stands on what came of it. Every job asks
+    /// first.
+    pub async fn settle(&mut self) -> Result<(), EngineError> {
+        self.finish_intent().await.map(drop)
+    }
+
     /// Publishes a record, and the index record where one is due before or after it. Gives the record's place.
     pub async fn publish(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+        if self.finish_intent().await? {
+            // What was to be published was planned on the tail before.
+            let text = "an earlier publication was finished first: look again".to_owned();
+            return Err(EngineError::Refused(text));
+        }
         self.index_if_due().await?;
         let seq = self.publish_one(draft).await?;
-        self.index_if_due().await?;
+        match self.index_if_due().await {
+            // The record is published, whatever becomes of the index: the next publication makes it, or learns why not.
+            Err(error) if !error.is_crash() => {
+                tracing::warn!(volume = %self.log.name(), %error, "an index record is due and was not published");
+            }
+            done => done?,
+        }
         Ok(seq)
     }
 
@@ -200,7 +217,9 @@ impl Writer {
         let intended = Batch { reset, volume, intent: Some(Some(intent.clone())), ..Batch::default() };
         self.manifest.commit(&self.row.meta.id, &intended)?;
         faults.reach("publish.intended")?;
-        self.land(&intent).await?;
+        if !self.land(&intent).await? {
+            return Ok(intent.seq);
+        }
         faults.reach("publish.landed")?;
         self.commit(intent, record.body).await
     }
@@ -217,7 +236,21 @@ impl Writer {
         let envelope = format::record::open(&intent.record).map_err(EngineError::damaged(&path))?;
         // Whoever finds it must take it for ours.
         self.incarnation = envelope.header.incarnation;
-        self.land(&intent).await?;
+        // Nobody knows for how long this store was silent: its name may have been taken, and pruned since (rule P5). A name
+        // at or before the newest is never written, only read.
+        let now = self.components.clock.boot_ms();
+        if self.log.newest().await?.is_some_and(|newest| newest >= intent.seq) {
+            match self.found(&intent, &path).await? {
+                Found::Same => {}
+                Found::Other { .. } if self.adopt_index().await? => return Ok(true),
+                Found::Nothing | Found::Other { .. } => return Err(self.lost(&intent).await?),
+            }
+        } else {
+            self.seen_boot_ms = now;
+            if !self.land(&intent).await? {
+                return Ok(true);
+            }
+        }
         let body = match &intent.body {
             None => None,
             Some((name, _)) => Some(self.log.remote().get(&keys::blob(self.log.name(), name)).await?),
@@ -228,32 +261,58 @@ impl Writer {
         Ok(true)
     }
 
-    /// Puts the record until its name certainly holds it, or certainly holds another.
-    async fn land(&mut self, intent: &Intent) -> Result<(), EngineError> {
+    /// Puts the record until its name certainly holds it, or certainly holds another. False when another index record stood in
+    /// the place of ours, which was taken for ours: it changes nothing.
+    async fn land(&mut self, intent: &Intent) -> Result<bool, EngineError> {
         let path = keys::record(self.log.name(), intent.seq);
         let bytes = Bytes::copy_from_slice(&intent.record);
         for attempt in 1..=TRIES_MAX {
             let found = match self.log.remote().put_new(&path, bytes.clone()).await {
-                Ok(()) => return self.reread_after_silence(intent.seq).await,
+                Ok(()) => return self.reread_after_silence(intent.seq).await.map(|()| true),
                 Err(RemoteError::Exists { .. } | RemoteError::Unknown { .. }) => self.found(intent, &path).await?,
                 Err(error) => return Err(error.into()),
             };
             match settle(found, self.incarnation) {
-                Settled::Landed => return self.reread_after_silence(intent.seq).await,
+                Settled::Landed => return self.reread_after_silence(intent.seq).await.map(|()| true),
                 Settled::Again if attempt < TRIES_MAX => {
                     let pause = RETRY_PAUSE_MS << attempt;
                     self.components.clock.sleep_ms(self.components.entropy.below(pause)).await;
                 }
                 Settled::Again => break,
                 Settled::Replan | Settled::Stop => {
-                    // The name is another's for good: this record can never be published as it is.
-                    self.note(|_| {}, Batch { intent: Some(None), ..Batch::default() })?;
-                    return Err(self.find_out_who_won().await?);
+                    return if self.adopt_index().await? { Ok(false) } else { Err(self.lost(intent).await?) };
                 }
             }
         }
         let detail = "its answer was lost each time, and the record is not there".to_owned();
         Err(RemoteError::Unavailable { what: path.to_string(), tries: TRIES_MAX, detail }.into())
+    }
+
+    /// Goes on behind an index record that somebody else wrote where ours was due: one who is about to take over, perhaps, and
+    /// who may never come to it. True when that is all that followed our tail. Whoever publishes next wins.
+    pub async fn adopt_index(&mut self) -> Result<bool, EngineError> {
+        let seq = self.tail().seq.next();
+        if index_span(seq).is_none() {
+            return Ok(false);
+        }
+        let Some(record) = self.log.record(seq).await? else { return Ok(false) };
+        let follows = follows(&end_of(&self.row), &record.envelope.header, record.envelope.kind).is_ok();
+        if !follows || record.envelope.kind != RecordKind::Index {
+            return Ok(false);
+        }
+        let Some(batch) = batch_of(&self.row, std::slice::from_ref(&record)) else { return Ok(false) };
+        let row = batch.volume.clone();
+        self.manifest.commit(&self.row.meta.id, &Batch { intent: Some(None), ..batch })?;
+        self.row = row.unwrap_or_else(|| self.row.clone());
+        Ok(true)
+    }
+
+    /// The name is another's for good: this record can never be published as it is.
+    async fn lost(&mut self, intent: &Intent) -> Result<EngineError, EngineError> {
+        tracing::warn!(volume = %self.log.name(), seq = %intent.seq, "another record has the name of ours");
+        let won = self.find_out_who_won().await?;
+        self.note(|_| {}, Batch { intent: Some(None), ..Batch::default() })?;
+        Ok(won)
     }
 
     async fn found(&self, intent: &Intent, path: &littoral_types::ObjectPath) -> Result<Found, EngineError> {
@@ -282,59 +341,42 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads on from our tail and says who extended the log. Remembers a newer term, so that nothing is published again.
+    /// Looks at the newest records and says who extended the log. Remembers a newer term, so that nothing is published again.
+    ///
+    /// Not by reading on from our tail: what follows there may be pruned, and a name that was free for that reason may hold a
+    /// record of our own that is part of no log (rule P5).
     pub async fn find_out_who_won(&mut self) -> Result<EngineError, EngineError> {
         let volume = self.log.url();
         let local = self.tail().seq;
-        let opened = match self.since_our_tail().await {
-            Ok(records) if !records.is_empty() => {
-                let claim = records.iter().rev().find_map(|record| match &record.body {
-                    RecordBody::Claim(claim) => {
-                        Some((record.envelope.header.epoch, claim.owner.clone(), record.envelope.header.seq))
-                    }
-                    _ => None,
-                });
-                let last = records.last().map_or(local, |record| record.envelope.header.seq);
-                Some((claim, last))
-            }
-            // Pruned away, or another chain altogether: the newest records tell.
-            Ok(_) | Err(EngineError::Chain { .. }) => None,
-            Err(error) => return Err(error),
+        let Some(glance) = self.log.glance().await? else {
+            return Ok(EngineError::RemoteBehind { volume, local, remote: Seq::ZERO });
         };
-        let (claim, last) = match opened {
-            Some(found) => found,
-            None => match self.log.open().await? {
-                Some(opened) => {
-                    let owner = opened.tail.owner.clone();
-                    let newer = opened.tail.epoch > self.tail().epoch || opened.meta.id != self.row.meta.id;
-                    (owner.filter(|_| newer).map(|owner| (opened.tail.epoch, owner, opened.tail.seq)), opened.tail.seq)
-                }
-                None => return Ok(EngineError::RemoteBehind { volume, local, remote: Seq::ZERO }),
-            },
+        let newest = &glance.tail;
+        if newest.epoch <= self.tail().epoch && glance.volume == self.row.meta.id {
+            let (remote, epoch) = (newest.seq, newest.epoch);
+            return Ok(EngineError::Diverged { volume, local, remote, epoch });
+        }
+        let owner = match &newest.owner {
+            Some(owner) => owner.clone(),
+            None => self.released_by(&glance).await?,
         };
-        let Some((epoch, owner, seq)) = claim else {
-            return Ok(EngineError::Diverged { volume, local, remote: last, epoch: self.tail().epoch });
-        };
-        if self.tail().seq > Seq::ZERO {
+        let (epoch, seq) = (newest.epoch, newest.seq);
+        if local > Seq::ZERO {
             self.note(|row| row.fenced = Some((epoch, owner.clone())), Batch::default())?;
         }
         Ok(EngineError::Superseded { volume, owner, epoch, seq })
     }
 
-    /// What others wrote after our tail. Whoever takes over at a place where an index is due writes that first: the claim
-    /// follows, and is waited for a little.
-    async fn since_our_tail(&self) -> Result<Vec<ReadRecord>, EngineError> {
-        let mut looks = 0;
-        loop {
-            let records = self.log.since(link(&self.row.meta, self.tail())).await?;
-            let only_an_index =
-                records.len() == 1 && records.iter().all(|record| record.envelope.kind == RecordKind::Index);
-            looks += 1;
-            if !only_an_index || looks == CLAIM_LOOKS {
-                return Ok(records);
+    /// Whose the newest term was that has ended in order.
+    async fn released_by(&self, glance: &Glance) -> Result<Owner, EngineError> {
+        let newest_first = self.log.history(glance, glance.tail.seq.next(), INDEX_EVERY as usize).await?;
+        for record in newest_first.iter().filter(|record| record.kind == RecordKind::Release) {
+            if let Some(ReadRecord { body: RecordBody::Release(release), .. }) = self.log.record(record.seq).await? {
+                return Ok(release.owner);
             }
-            self.components.clock.sleep_ms(RETRY_PAUSE_MS << looks).await;
         }
+        // Released so long ago that it would take many requests to say by whom.
+        Ok(Owner { store: StoreId([0; StoreId::LEN]), label: "a writer that has released it since".to_owned() })
     }
 
     /// Brings the manifest up to the record that landed.
@@ -390,9 +432,6 @@ pub fn batch_of(row: &VolumeRow, records: &[ReadRecord]) -> Option<Batch> {
 pub fn end_of(row: &VolumeRow) -> Link {
     link(&row.meta, &row.tail)
 }
-
-/// Looks for the claim that must follow an index which somebody else wrote.
-const CLAIM_LOOKS: u32 = 5;
 
 /// Bytes in memory as an upload's body.
 #[derive(Debug)]
