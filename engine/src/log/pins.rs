@@ -16,7 +16,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
 use littoral_ports::RemoteError;
-use littoral_types::{Pin, PinId, PinPurpose, RecordKind, Seq, SnapshotName};
+use littoral_types::{Pin, PinId, PinPurpose, RecordBody, Seq, SnapshotName};
 
 /// A pin and the name it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,16 +84,17 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         components.faults.reach("pin.put")?;
-        if self.pruned_since(opened.seen).await? {
+        if self.pruned_since(opened.seen, opened.tail.seq).await? {
             self.remote().delete(&[path]).await?;
             return Ok(None);
         }
         Ok(Some(Pinned { key, pin }))
     }
 
-    /// Whether a prune was published after the newest record that the pinner knew: it may not have seen the pin. What was
-    /// published before, the pinner saw, and chose a state that it spares.
-    async fn pruned_since(&self, seen: Seq) -> Result<bool, EngineError> {
+    /// Whether a prune that was published after the newest record that the pinner knew has doomed the state it chose: it may not
+    /// have seen the pin. What was published before, the pinner saw, and chose a state that it spares; what left everything from
+    /// this state on standing spares it too.
+    async fn pruned_since(&self, seen: Seq, seq: Seq) -> Result<bool, EngineError> {
         let Some(newest) = self.newest().await? else {
             return Err(EngineError::RemoteBehind { volume: self.url(), local: seen, remote: Seq::ZERO });
         };
@@ -102,8 +103,12 @@ impl Log {
             .buffered(RECORDS_IN_FLIGHT)
             .try_collect()
             .await?;
-        // A record that is gone already was pruned, by a prune.
-        Ok(since.iter().any(|record| record.as_ref().is_none_or(|record| record.envelope.kind == RecordKind::Prune)))
+        Ok(since.iter().any(|record| match record.as_ref().map(|record| &record.body) {
+            Some(RecordBody::Prune(prune)) => prune.floor > seq,
+            Some(_) => false,
+            // A record that is gone already was pruned, by a prune that went further than this state.
+            None => true,
+        }))
     }
 
     /// Takes a pin back. One that is gone already is no error.
