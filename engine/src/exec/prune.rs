@@ -1,8 +1,8 @@
 //! What nobody needs any more goes: named in a record first, deleted after (rules P1, P2, P5; invariant I9).
 //!
 //! 1. The oldest restore point that stays is chosen; a manifest snapshot is made to stand there.
-//! 2. Everything reachable from there on, and from every pin, is gathered. What else lies in the volume's folders is doomed,
-//!    orphans included.
+//! 2. Everything reachable from there on, and from every pin, is gathered; a pinned state gets a manifest snapshot of its own.
+//!    What else lies in the volume's folders is doomed, orphans included.
 //! 3. A `Prune` record names it. From here on no record will name any of it again.
 //! 4. The pins are listed once more: whoever pinned before the record was published is spared.
 //! 5. The rest is deleted, in steps, each after a look at the tail: a pruner whose term has ended stops.
@@ -15,7 +15,7 @@ use crate::log::{Draft, Log, Opened, Writer};
 use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
 use littoral_plan::{KeepPolicy, RestorePoint, prune_floor};
 use littoral_ports::{Batch, Unit};
-use littoral_types::limits::SHARD_CHUNKS;
+use littoral_types::limits::{PRUNE_GRACE_MS, SHARD_CHUNKS};
 use littoral_types::{
     BlobKind, BlobName, BodyPlace, ChunkRow, FooterFigures, Home, ObjectPath, PinPurpose, Prune, RecordBody,
     RecordKind, Seq, Skeleton, Snapshot,
@@ -76,18 +76,18 @@ impl Needed {
         let shards = snapshot.shards.iter().map(|shard| &shard.blob);
         self.blobs.extend(shards.filter(|blob| blob.home == Home::Own).map(|blob| blob.name));
     }
-
-    fn records_from(&mut self, seq: Seq) {
-        self.floor = Some(self.floor.map_or(seq, |floor| floor.min(seq)));
-    }
 }
 
 /// Prunes a volume. `None` when there is nothing that could go.
 pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Pruned>, EngineError> {
+    writer.settle().await?;
     let log = writer.log().clone();
     let components = writer.components().clone();
     let now = components.clock.wall_ms();
     let Some(opened) = log.open().await? else { return Err(EngineError::NoVolume(log.url())) };
+    if opened.tail.hash != writer.row().tail.hash {
+        return Err(writer.find_out_who_won().await?);
+    }
     let Some(floor) = floor(&log, &opened, options, now).await? else { return Ok(None) };
 
     let pins = log.pins().await?;
@@ -97,13 +97,15 @@ pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Prun
     let mut needed = Needed::default();
     if !options.dry_run && floor > opened.tail.floor {
         stand_at(&log, floor).await?;
+        // From here on every record says that there is nothing to start from before this manifest snapshot.
+        writer.note(|row| row.tail.snapshot = row.tail.snapshot.max(floor), Batch::default())?;
     }
     needed_since(&log, floor, &mut needed).await?;
     for pinned in &pins {
-        needed_by(&log, pinned, &mut needed).await?;
+        needed_by(&log, pinned, opened.tail.floor, options.dry_run, &mut needed).await?;
     }
-    let doomed = doomed(&log, &needed).await?;
-    let mut pruned = Pruned { floor: needed.floor.unwrap_or(floor), ..Pruned::default() };
+    let doomed = doomed(&log, &needed, now).await?;
+    let mut pruned = Pruned { floor, ..Pruned::default() };
     if options.dry_run {
         doomed.iter().for_each(|object| pruned.count(object));
         pruned.pins = expired.len() as u64;
@@ -139,12 +141,16 @@ pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Prun
 
     let mut late = Needed::default();
     for pinned in log.pins().await?.iter().filter(|pinned| !pins.contains(pinned) && !expired.contains(pinned)) {
-        needed_by(&log, pinned, &mut late).await?;
+        needed_by(&log, pinned, opened.tail.floor, false, &mut late).await?;
     }
     let (spared, doomed): (Vec<Doomed>, Vec<Doomed>) = doomed.into_iter().partition(|object| late.needs(&object.key));
     pruned.spared = spared.len() as u64;
     components.progress.phase("deleting", doomed.len() as u64, Unit::Objects);
-    for step in doomed.chunks(STEP) {
+    // What names goes before what is named: a manifest snapshot that is found is whole, and so is the log from any record on.
+    let (mut naming, named): (Vec<Doomed>, Vec<Doomed>) =
+        doomed.into_iter().partition(|object| matches!(object.key, ObjectKey::Record(_) | ObjectKey::Snapshot(_)));
+    naming.sort_by(|a, b| b.path.cmp(&a.path));
+    for step in naming.chunks(STEP).chain(named.chunks(STEP)) {
         still_ours(&log, writer).await?;
         let paths: Vec<ObjectPath> = step.iter().map(|object| object.path.clone()).collect();
         log.remote().delete(&paths).await?;
@@ -179,7 +185,7 @@ async fn floor(log: &Log, opened: &Opened, options: &Options, now: u64) -> Resul
 
 /// What every record from the floor on needs.
 async fn needed_since(log: &Log, floor: Seq, needed: &mut Needed) -> Result<(), EngineError> {
-    needed.records_from(floor);
+    needed.floor = Some(floor);
     let opened = open_floor(log, floor).await?;
     needed.rows(&rows(log, &opened).await?);
     for record in log.since(opened.link()).await? {
@@ -220,29 +226,34 @@ async fn open_floor(log: &Log, floor: Seq) -> Result<Opened, EngineError> {
     log.open_at(floor).await?.ok_or_else(gone)
 }
 
-/// What a pin needs: its manifest snapshot where one stands at its record, else every record since.
-async fn needed_by(log: &Log, pinned: &Pinned, needed: &mut Needed) -> Result<(), EngineError> {
+/// What a pin needs: the manifest snapshot at its record, which is made where there is none, so that no record before the floor is
+/// needed for it.
+async fn needed_by(
+    log: &Log,
+    pinned: &Pinned,
+    floor_before: Seq,
+    dry_run: bool,
+    needed: &mut Needed,
+) -> Result<(), EngineError> {
     let seq = pinned.pin.seq;
-    if let Some(snapshot) = log.snapshot(seq).await? {
+    let standing = if dry_run { log.snapshot(seq).await?.is_some() } else { stand_at(log, seq).await? };
+    if standing && let Some(snapshot) = log.snapshot(seq).await? {
         needed.rows(&snapshot_rows(log, &snapshot).await?);
         needed.snapshot(&snapshot);
         return Ok(());
     }
-    let Some(opened) = log.open_at(seq).await? else {
-        // A pin that came too late was to be taken back by its maker, who may have died before: it holds nothing.
-        if matches!(pinned.pin.purpose, PinPurpose::Restore | PinPurpose::Reader) {
-            tracing::warn!(%seq, holder = %pinned.pin.holder, "a pin holds a state that is gone: passed over");
-            return Ok(());
+    match log.open_at(seq).await? {
+        Some(opened) => {
+            needed.rows(&rows(log, &opened).await?);
+            Ok(())
         }
-        return Err(log.inconsistent(format!("the state of record {seq}, which a pin holds, cannot be read")));
-    };
-    needed.rows(&rows(log, &opened).await?);
-    // Without a manifest snapshot of its own it needs the one it starts from, and the records since.
-    if let Some(snapshot) = &opened.snapshot {
-        needed.snapshot(snapshot);
+        // An earlier prune doomed it before it was pinned, and the pinner did not live to take the pin back (rule P2).
+        None if seq < floor_before => {
+            tracing::warn!(volume = %log.name(), key = ?pinned.key, %seq, "a pin holds a state that was pruned before");
+            Ok(())
+        }
+        None => Err(log.inconsistent(format!("the state of record {seq}, which a pin holds, cannot be read"))),
     }
-    needed.records_from(opened.snapshot.as_ref().map_or(Seq(1), |snapshot| snapshot.seq));
-    Ok(())
 }
 
 impl Needed {
@@ -275,7 +286,7 @@ impl Pruned {
     }
 }
 
-async fn doomed(log: &Log, needed: &Needed) -> Result<Vec<Doomed>, EngineError> {
+async fn doomed(log: &Log, needed: &Needed, now: u64) -> Result<Vec<Doomed>, EngineError> {
     let mut doomed = Vec::new();
     let folders =
         [Folder::Log, Folder::Snapshots].into_iter().chain(BlobKind::ALL.map(Folder::Blobs)).chain([Folder::Probe]);
@@ -283,7 +294,9 @@ async fn doomed(log: &Log, needed: &Needed) -> Result<Vec<Doomed>, EngineError> 
         for meta in log.remote().list(&keys::folder(log.name(), folder), None, usize::MAX).await? {
             // What does not parse is not ours to delete.
             let Some((_, key)) = ObjectKey::parse(&meta.path) else { continue };
-            if !needed.needs(&key) {
+            // A young probe object may be part of a race that is being run.
+            let racing = matches!(key, ObjectKey::Probe(_)) && meta.modified_ms.saturating_add(PRUNE_GRACE_MS) > now;
+            if !needed.needs(&key) && !racing {
                 doomed.push(Doomed { path: meta.path, key, len: meta.len });
             }
         }
@@ -291,13 +304,13 @@ async fn doomed(log: &Log, needed: &Needed) -> Result<Vec<Doomed>, EngineError> 
     Ok(doomed)
 }
 
-/// Makes a manifest snapshot stand at the floor, so that records before it can go.
-async fn stand_at(log: &Log, floor: Seq) -> Result<(), EngineError> {
-    if log.snapshot(floor).await?.is_some() {
-        return Ok(());
+/// Makes a manifest snapshot stand at a record, so that records before it can go. False when the record is gone.
+async fn stand_at(log: &Log, seq: Seq) -> Result<bool, EngineError> {
+    if log.snapshot(seq).await?.is_some() {
+        return Ok(true);
     }
-    let opened = open_floor(log, floor).await?;
-    let birth = log.newest().await?.unwrap_or(floor);
+    let Some(opened) = log.open_at(seq).await? else { return Ok(false) };
+    let birth = log.newest().await?.unwrap_or(seq);
     let mut shards = Vec::new();
     let list: Vec<ChunkRow> = rows(log, &opened).await?.into_values().collect();
     for rows in list.chunk_by(|a, b| a.chunk.0 / SHARD_CHUNKS == b.chunk.0 / SHARD_CHUNKS) {
@@ -322,11 +335,12 @@ async fn stand_at(log: &Log, floor: Seq) -> Result<(), EngineError> {
         skeleton: Skeleton::default(),
     };
     put_snapshot(log, &snapshot).await?;
-    Ok(())
+    Ok(true)
 }
 
 /// A pruner of a superseded epoch stops (rule P1).
 async fn still_ours(log: &Log, writer: &mut Writer) -> Result<(), EngineError> {
+    writer.settle().await?;
     if log.newest().await? == Some(writer.row().tail.seq) {
         return Ok(());
     }
