@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::exec::rebuild::rebuild;
 use crate::log::publish::new_volume;
 use crate::log::{Draft, Log, Opened, Writer};
+use littoral_format::keys::{self, Folder};
 use littoral_local::{FileState, Found, Scratch, Store, WorkerLock};
 use littoral_ports::{Manifest, Remote};
 use littoral_types::{
@@ -23,6 +24,9 @@ use littoral_types::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// How often a takeover begins again because the owner published meanwhile.
+const TAKEOVERS_MAX: u32 = 5;
 
 /// What is to be opened.
 #[derive(Clone, Debug)]
@@ -139,6 +143,7 @@ pub async fn open_for_writing(
 
 /// Ends our term in order, so that the next writer needs no takeover.
 pub async fn release(writer: &mut Writer) -> Result<Seq, EngineError> {
+    writer.settle().await?;
     let tail = writer.row().tail.clone();
     let Some(owner) = tail.owner.clone() else { return Ok(tail.seq) };
     writer.publish(plain(RecordBody::Release(Release { owner }), &tail)).await
@@ -167,8 +172,9 @@ impl Opening<'_> {
             _ => None,
         };
         let Some(row) = known else { return self.without_manifest(bound).await.map(|writer| (writer, false)) };
-        let (id, begun) = (row.meta.id, row.tail.seq > Seq::ZERO);
+        let id = row.meta.id;
         let going_on = self.go_on(row).await;
+        let begun = manifest.volume(self.log.name())?.is_some_and(|row| row.tail.seq > Seq::ZERO);
         if !begun && matches!(going_on, Err(EngineError::Superseded { .. } | EngineError::Diverged { .. })) {
             self.give_up(id)?;
         }
@@ -181,9 +187,10 @@ impl Opening<'_> {
         }
     }
 
-    /// A row whose first claim never landed, and is not about to, is no volume.
+    /// A row whose first claim never landed, and is not about to, is no volume; nor is one whose rebuilding was cut off.
     fn is_begun(&self, row: &VolumeRow) -> Result<bool, EngineError> {
-        Ok(row.tail.seq > Seq::ZERO || self.stores.manifest.intent(&row.meta.id)?.is_some())
+        let whole = row.tail.seq > Seq::ZERO && row.tail.seen_ms > 0;
+        Ok(whole || self.stores.manifest.intent(&row.meta.id)?.is_some())
     }
 
     fn writer_at(&self, row: VolumeRow) -> Writer {
@@ -198,13 +205,28 @@ impl Opening<'_> {
     }
 
     async fn go_on(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
+        // What a takeover that was cut off left behind: it is their term, and no copy of this store is behind what they wrote.
+        let theirs = row.tail.owner.clone().filter(|owner| owner.store != self.stores.store.id());
+        match (self.go_on_from(row).await, theirs) {
+            (Err(EngineError::Diverged { volume, remote, epoch, .. }), Some(owner)) => {
+                Err(EngineError::Superseded { volume, owner, epoch, seq: remote })
+            }
+            (done, _) => done,
+        }
+    }
+
+    async fn go_on_from(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
         if let Some((epoch, owner)) = row.fenced {
             return Err(EngineError::Superseded { volume: self.log.url(), owner, epoch, seq: row.tail.seq });
         }
         let mut writer = self.writer_at(row);
         let finished = writer.finish_intent().await?;
+        let newest = self.log.newest().await?;
+        if newest == Some(writer.row().tail.seq.next()) {
+            writer.adopt_index().await?;
+        }
         let ours = writer.row().tail.seq;
-        match self.log.newest().await? {
+        match newest {
             Some(newest) if newest == ours => self.same_record(&writer).await?,
             Some(newest) if newest > ours => return Err(writer.find_out_who_won().await?),
             newest => {
@@ -284,16 +306,13 @@ impl Opening<'_> {
         rebuild(&self.log, opened, &*self.stores.manifest, &*self.components.progress, now).await
     }
 
-    async fn take_over(&self, opened: Opened, epoch: Epoch, bound: Option<VolumeId>) -> Result<Writer, EngineError> {
-        let tail = &opened.tail;
-        if tail.epoch != epoch {
-            return Err(EngineError::WrongTakeover {
-                volume: self.log.url(),
-                said: epoch,
-                found: tail.epoch,
-                owner: tail.owner.as_ref().map_or_else(|| "released".to_owned(), |owner| owner.label.clone()),
-            });
-        }
+    async fn take_over(
+        &self,
+        mut opened: Opened,
+        epoch: Epoch,
+        bound: Option<VolumeId>,
+    ) -> Result<Writer, EngineError> {
+        self.named(&opened, epoch)?;
         let store = &self.stores.store;
         let foreign = store.bindings()?.into_iter().find(|known| known.id == opened.meta.id && bound != Some(known.id));
         if let Some(foreign) = &foreign
@@ -308,15 +327,43 @@ impl Opening<'_> {
             )));
         }
         self.probe().await?;
-        let takes_over = tail.owner.is_some().then_some(epoch);
-        let row = self.rebuilt(&opened).await?;
-        if let Some(old) = bound.filter(|old| *old != opened.meta.id).or(foreign.map(|foreign| foreign.id)) {
-            store.unbind(old)?;
+        let old = bound.filter(|old| *old != opened.meta.id).or(foreign.map(|foreign| foreign.id));
+        for left in (0..TAKEOVERS_MAX).rev() {
+            let row = self.rebuilt(&opened).await?;
+            if let Some(old) = old.filter(|_| left + 1 == TAKEOVERS_MAX) {
+                store.unbind(old)?;
+            }
+            // Bound before it is claimed: a crash between the two is finished at the next open, without being told again.
+            self.bind(opened.meta.id)?;
+            let mut writer = self.writer_at(row);
+            let owner = opened.tail.owner;
+            match (self.claim(&mut writer, owner.is_some().then_some(epoch)).await, owner) {
+                (Ok(()), _) => return Ok(writer),
+                // Its owner published meanwhile. The term is still the one that was named.
+                (Err(EngineError::Diverged { .. }), _) if left > 0 => {}
+                (Err(EngineError::Diverged { volume, remote, epoch, .. }), Some(owner)) => {
+                    return Err(EngineError::Superseded { volume, owner, epoch, seq: remote });
+                }
+                (Err(error), _) => return Err(error),
+            }
+            opened = self.log.open().await?.ok_or_else(|| EngineError::NoVolume(self.log.url()))?;
+            self.named(&opened, epoch)?;
         }
-        let mut writer = self.writer_at(row);
-        self.claim(&mut writer, takes_over).await?;
-        self.bind(opened.meta.id)?;
-        Ok(writer)
+        Err(EngineError::NoVolume(self.log.url()))
+    }
+
+    /// Whether the term that the user takes over from is the one that is.
+    fn named(&self, opened: &Opened, epoch: Epoch) -> Result<(), EngineError> {
+        let tail = &opened.tail;
+        if tail.epoch == epoch {
+            return Ok(());
+        }
+        Err(EngineError::WrongTakeover {
+            volume: self.log.url(),
+            said: epoch,
+            found: tail.epoch,
+            owner: tail.owner.as_ref().map_or_else(|| "released".to_owned(), |owner| owner.label.clone()),
+        })
     }
 
     /// A new volume. Bound before it is claimed, so that a crash between the two leaves a name that only this database uses.
@@ -366,7 +413,8 @@ impl Opening<'_> {
     /// Two writers, one winner: or the user is told, before anything depends on it.
     async fn probe(&self) -> Result<(), EngineError> {
         if self.target.fencing {
-            littoral_remote::probe(&*self.stores.remote, self.log.name().as_str(), &*self.components.entropy).await?;
+            let folder = keys::folder(self.log.name(), Folder::Probe);
+            littoral_remote::probe(&*self.stores.remote, &folder, &*self.components.entropy).await?;
         } else {
             tracing::warn!(volume = %self.log.name(), "fencing is off: two writers of this volume can both win");
         }
