@@ -91,7 +91,7 @@ impl Looking<'_> {
             _ => return self.without_manifest(opened).await,
         };
         let intent = manifest.intent(&row.meta.id)?;
-        if row.tail.seq == Seq::ZERO && intent.is_none() {
+        if (row.tail.seq == Seq::ZERO || row.tail.seen_ms == 0) && intent.is_none() {
             return self.without_manifest(opened).await;
         }
         let local = row.tail.seq;
@@ -180,8 +180,7 @@ impl Looking<'_> {
 
     async fn rebuilt(&self, opened: &Opened, unfinished: bool) -> Result<Preview, EngineError> {
         let manifest = Arc::new(MemoryManifest::default());
-        let now = self.components.clock.wall_ms();
-        let row = rebuild(&self.log, opened, &*manifest, &*self.components.progress, now).await?;
+        let row = rebuild(&self.log, opened, &*manifest, self.components).await?;
         Ok(Preview { manifest, row, is_new: false, unfinished })
     }
 }

@@ -216,10 +216,19 @@ impl Opening<'_> {
     }
 
     async fn go_on_from(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
-        if let Some((epoch, owner)) = row.fenced {
-            return Err(EngineError::Superseded { volume: self.log.url(), owner, epoch, seq: row.tail.seq });
-        }
+        let fenced = row.fenced.clone();
         let mut writer = self.writer_at(row);
+        if let Some((epoch, owner)) = fenced {
+            // Others may have followed the one that was seen first: the user is told whose term it is now.
+            return Err(match writer.find_out_who_won().await {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::warn!(%error, "whose term it is now cannot be read");
+                    let seq = writer.row().tail.seq;
+                    EngineError::Superseded { volume: self.log.url(), owner, epoch, seq }
+                }
+            });
+        }
         let finished = writer.finish_intent().await?;
         let newest = self.log.newest().await?;
         if newest == Some(writer.row().tail.seq.next()) {
@@ -302,8 +311,7 @@ impl Opening<'_> {
     }
 
     async fn rebuilt(&self, opened: &Opened) -> Result<VolumeRow, EngineError> {
-        let now = self.components.clock.wall_ms();
-        rebuild(&self.log, opened, &*self.stores.manifest, &*self.components.progress, now).await
+        rebuild(&self.log, opened, &*self.stores.manifest, self.components).await
     }
 
     async fn take_over(

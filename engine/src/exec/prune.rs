@@ -39,7 +39,7 @@ pub struct Options {
 /// What went, or would go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// The oldest record that stays.
+    /// The oldest restore point that stays. Pins may keep records before it, as the way to what they hold.
     pub floor: Seq,
     /// Records that went.
     pub records: u64,

@@ -1,6 +1,7 @@
 //! A volume's rows and identities from the object store alone.
 
 use super::fetch;
+use crate::components::Components;
 use crate::error::EngineError;
 use crate::log::read::is_missing;
 use crate::log::{Log, Opened};
@@ -78,13 +79,13 @@ async fn rows_of(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
     Ok(rows)
 }
 
-/// Replaces what the local manifest knows of the volume by what the object store says.
+/// Replaces what the local manifest knows of the volume by what the object store says. Until all of it is there the volume
+/// counts as unknown: whoever dies in the middle begins again.
 pub async fn rebuild(
     log: &Log,
     opened: &Opened,
     manifest: &dyn Manifest,
-    progress: &dyn Progress,
-    now_ms: u64,
+    components: &Components,
 ) -> Result<VolumeRow, EngineError> {
     let mut rows = match &opened.snapshot {
         Some(snapshot) => snapshot_rows(log, snapshot).await?,
@@ -98,6 +99,7 @@ pub async fn rebuild(
     let at_start = VolumeRow { tail: crate::log::read::start_of(opened), ..row.clone() };
     manifest
         .commit(&id, &Batch { reset: true, volume: Some(at_start), ops: as_ops(&rows, opened), ..Batch::default() })?;
+    components.faults.reach("rebuild.reset")?;
     let (before, since): (Vec<RecordSummary>, Vec<RecordSummary>) =
         opened.recent.iter().cloned().partition(|record| record.seq <= start);
     if let Some(first) = before.first().filter(|_| before.last().is_some_and(|last| last.seq == start)) {
@@ -107,9 +109,11 @@ pub async fn rebuild(
     let entry = since.last().filter(|last| last.seq == opened.tail.seq).is_some().then_some((start, since));
     let ops = if entry.is_some() { opened.ops.clone() } else { Vec::new() };
     manifest.commit(&id, &Batch { volume: Some(row.clone()), ops, log: entry, ..Batch::default() })?;
+    components.faults.reach("rebuild.rows")?;
     apply(&mut rows, &opened.ops);
-    identities(log, &rows, manifest, &row, progress).await?;
-    row.tail.seen_ms = now_ms;
+    identities(log, &rows, manifest, &row, &*components.progress).await?;
+    components.faults.reach("rebuild.identities")?;
+    row.tail.seen_ms = components.clock.wall_ms().max(1);
     manifest.commit(&id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
     Ok(row)
 }

@@ -24,6 +24,7 @@ use littoral_types::{
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// One request's worth of stored bytes.
@@ -145,43 +146,48 @@ pub async fn restore(
         let detail = "nothing was checkpointed yet".to_owned();
         return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
     };
-    let page_count = opened.tail.figures.page_count;
-    let (rows, pinned) = futures::future::try_join(rows(log, &opened), pin(log, components, &opened, at)).await?;
+    let (rows, pinned) = futures::future::join(rows(log, &opened), pin(log, components, &opened, at)).await;
+    let pinned = pinned?;
+    let written = match rows {
+        Ok(rows) => write_out(log, components, opened, rows, page_size, dest, force).await,
+        Err(error) => Err(error),
+    };
+    if let Some(pinned) = &pinned
+        && !written.as_ref().is_err_and(EngineError::is_crash)
+        && let Err(error) = log.unpin(&pinned.key).await
+    {
+        tracing::warn!(%error, "the restore's pin was not taken back: it expires by itself");
+    }
+    Ok(Restored { pinned: pinned.is_some(), ..written? })
+}
+
+async fn write_out(
+    log: &Log,
+    components: &Components,
+    opened: Opened,
+    rows: Rows,
+    page_size: PageSize,
+    dest: &Path,
+    force: bool,
+) -> Result<Restored, EngineError> {
     let job = Job { log: log.clone(), rows, geometry: Geometry::new(page_size), page_size, opened };
-    let bytes = page_count.0 * page_size.bytes();
+    let bytes = job.opened.tail.figures.page_count.0 * page_size.bytes();
     let state =
         OutputState { volume: job.opened.meta.id, record: job.opened.tail.hash, len: bytes, zeros: job.zero_bytes()? };
     let out = Arc::new(OutputFile::create(dest, force, state)?);
     let resumed = out.done_bytes();
     components.progress.phase("restoring", bytes, Unit::Bytes);
     components.progress.advance(resumed);
-    let t0 = std::time::Instant::now();
     let fetched = job.run(components, &out).await?;
-    eprintln!("RUN {:?}", t0.elapsed());
-    let opened = job.opened;
+    let tail = job.opened.tail;
     let out = Arc::into_inner(out)
         .ok_or_else(|| log.inconsistent("a writer of the restored file is still running".to_owned()))?;
     components.faults.reach("restore.written")?;
-    let t1 = std::time::Instant::now();
     let finished = tokio::task::spawn_blocking(move || out.finish())
         .await
         .map_err(|error| EngineError::Refused(format!("the last step was cut off: {error}")))??;
-    eprintln!("FINISH {:?}", t1.elapsed());
-    let was_pinned = pinned.is_some();
-    if let Some(pinned) = pinned
-        && let Err(error) = log.unpin(&pinned.key).await
-    {
-        tracing::warn!(%error, "the restore's pin was not taken back: it expires by itself");
-    }
-    Ok(Restored {
-        position: Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn },
-        seq: opened.tail.seq,
-        bytes,
-        resumed,
-        fetched,
-        finished,
-        pinned: was_pinned,
-    })
+    let position = Position { epoch: tail.epoch, lsn: tail.lsn };
+    Ok(Restored { position, seq: tail.seq, bytes, resumed, fetched, finished, pinned: false })
 }
 
 /// Keeps pruners away, where this reader may write at all.
@@ -309,8 +315,26 @@ impl Job {
 
     /// Fetches and writes everything that is not there yet. Gives the bytes fetched.
     async fn run(&self, components: &Components, out: &Arc<OutputFile>) -> Result<u64, EngineError> {
-        let todo: Vec<_> = self.spans().filter(|(_, span)| !out.is_done(self.bytes(*span))).collect();
         let mut running: JoinSet<Result<(), EngineError>> = JoinSet::new();
+        let writers = Arc::new(Semaphore::new(TRANSFERS_IN_FLIGHT));
+        let done = self.transfer(components, out, &mut running, &writers).await;
+        if done.is_err() {
+            // Whoever tries again must find nobody at the file: what is under way ends, and writes that began are waited for.
+            running.shutdown().await;
+            let all = u32::try_from(TRANSFERS_IN_FLIGHT).unwrap_or(u32::MAX);
+            drop(writers.acquire_many(all).await);
+        }
+        done
+    }
+
+    async fn transfer(
+        &self,
+        components: &Components,
+        out: &Arc<OutputFile>,
+        running: &mut JoinSet<Result<(), EngineError>>,
+        writers: &Arc<Semaphore>,
+    ) -> Result<u64, EngineError> {
+        let todo: Vec<_> = self.spans().filter(|(_, span)| !out.is_done(self.bytes(*span))).collect();
         let mut fetched = 0;
         for group in todo.chunks(CHUNKS_AT_ONCE) {
             let mut needs: BTreeMap<BlobRef, Vec<Need>> = BTreeMap::new();
@@ -342,9 +366,15 @@ impl Job {
                 fetched += piece.span.len;
                 let (remote, out, left) = (self.log.remote().clone(), out.clone(), left.clone());
                 let (components, page_size, volume) = (components.clone(), self.page_size, self.log.url());
+                let writers = writers.clone();
                 running.spawn(async move {
                     let bytes = fetch(&*remote, &piece).await?;
-                    let write = move || write(&piece, &bytes, page_size, &out, &left, &components, &volume);
+                    let permit = writers.acquire_owned().await;
+                    let write = move || {
+                        let written = write(&piece, &bytes, page_size, &out, &left, &components, &volume);
+                        drop((out, permit));
+                        written
+                    };
                     let written = tokio::task::spawn_blocking(write).await;
                     written.map_err(|error| EngineError::Refused(format!("a write was cut off: {error}")))?
                 });

@@ -2,10 +2,11 @@
 //! and page identity, every pin. Problems are collected, not stopped at.
 
 use super::fetch::blob_path;
-use super::rebuild::{Rows, apply, snapshot_rows};
+use super::rebuild::{Rows, apply, rows, snapshot_rows};
 use crate::components::Components;
 use crate::error::EngineError;
 use crate::log::Log;
+use crate::log::pins::Pinned;
 use futures::stream::{self, StreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey};
@@ -198,6 +199,10 @@ impl Check<'_> {
             self.found.snapshots += 1;
             self.found.bytes += meta.len;
             self.meta.get_or_insert_with(|| snapshot.volume.clone());
+            if seq < chain.first {
+                // What pins need of it is looked at with them; the rest may be gone.
+                continue;
+            }
             if chain.hashes.get(&seq).is_some_and(|hash| *hash != snapshot.record) {
                 self.wrong(format!("{}: names another record {seq}", meta.path));
             }
@@ -262,14 +267,40 @@ impl Check<'_> {
             self.found.pins += 1;
             let path = keys::pin(self.log.name(), &pinned.key);
             let seq = pinned.pin.seq;
-            if chain.hashes.get(&seq).is_some_and(|hash| *hash != pinned.pin.record) {
-                self.wrong(format!("{path}: names another record {seq}"));
+            match chain.hashes.get(&seq) {
+                Some(hash) if *hash == pinned.pin.record => {}
+                Some(_) => self.wrong(format!("{path}: names another record {seq}")),
+                None => self.held_alone(&pinned, &path.to_string()).await?,
             }
-            // A pin that came too late was to be taken back by its maker, who may have died before: it holds nothing.
-            let passing = matches!(pinned.pin.purpose, PinPurpose::Restore | PinPurpose::Reader) && seq < chain.first;
-            if !chain.hashes.contains_key(&seq) && !passing && self.log.snapshot(seq).await?.is_none() {
+        }
+        Ok(())
+    }
+
+    /// A state that only a pin keeps.
+    async fn held_alone(&mut self, pinned: &Pinned, path: &str) -> Result<(), EngineError> {
+        let seq = pinned.pin.seq;
+        let opened = match self.log.open_snapshot(seq).await {
+            Ok(None) => self.log.open_at(seq).await,
+            opened => opened,
+        };
+        let Some(opened) = self.note(opened)? else { return Ok(()) };
+        let Some(opened) = opened else {
+            // One that came too late was to be taken back by its maker, who may have died before: it holds nothing.
+            if !matches!(pinned.pin.purpose, PinPurpose::Restore | PinPurpose::Reader) {
                 self.wrong(format!("{path}: the state of record {seq} is gone"));
             }
+            return Ok(());
+        };
+        if opened.tail.hash != pinned.pin.record {
+            self.wrong(format!("{path}: names another record {seq}"));
+        }
+        for shard in opened.snapshot.iter().flat_map(|snapshot| &snapshot.shards) {
+            self.name(&shard.blob);
+        }
+        let rows = rows(self.log, &opened).await;
+        if let Some(rows) = self.note(rows)? {
+            rows.values().for_each(|row| self.name_row(row));
+            self.covered(&rows, opened.tail.figures, path);
         }
         Ok(())
     }

@@ -361,6 +361,10 @@ impl Writer {
             None => self.released_by(&glance).await?,
         };
         let (epoch, seq) = (newest.epoch, newest.seq);
+        if self.tail().owner.as_ref().is_some_and(|ours| ours.store == owner.store) {
+            // A later term of this very store: here is a copy of it from before.
+            return Ok(EngineError::Diverged { volume, local, remote: seq, epoch });
+        }
         if local > Seq::ZERO {
             self.note(|row| row.fenced = Some((epoch, owner.clone())), Batch::default())?;
         }
@@ -385,7 +389,7 @@ impl Writer {
         let envelope = format::record::open(&intent.record).map_err(EngineError::damaged(&path))?;
         let mut row = self.row.clone();
         row.tail = advance(&row.tail, &envelope, &body);
-        row.tail.seen_ms = self.components.clock.wall_ms();
+        row.tail.seen_ms = self.components.clock.wall_ms().max(1);
         // An index repeats what its records did: the rows and the change log have it already.
         let ops = if envelope.kind == RecordKind::Index { Vec::new() } else { body.ops().to_vec() };
         let batch = Batch {

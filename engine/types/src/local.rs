@@ -32,7 +32,8 @@ pub struct TailRow {
     pub index: Option<(Seq, RecordHash)>,
     /// The newest prune's floor.
     pub floor: Seq,
-    /// When the remote's tail was last seen to be this one, by the wall clock (rule P5).
+    /// When the remote's tail was last seen to be this one, by the wall clock (rule P5). Zero while the rows behind it are
+    /// still being rebuilt: then nothing here is to be relied on.
     pub seen_ms: u64,
 }
 

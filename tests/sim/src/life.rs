@@ -15,7 +15,7 @@ use littoral_engine::{EngineError, Log};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
 use littoral_ports::{Clock, RemoteError};
 use littoral_types::limits::{PIN_LIFE_MS, PRUNE_GRACE_MS};
-use littoral_types::{ChunkId, Compression, Epoch, Geometry, Lsn, PageNo, PinPurpose, SnapshotName};
+use littoral_types::{ChunkId, Compression, Epoch, Geometry, Lsn, PageNo, PinPurpose, Seq, SnapshotName};
 
 /// Does so many things.
 pub async fn live(machine: &mut Machine, steps: u64) {
@@ -210,19 +210,19 @@ async fn prune(machine: &mut Machine) {
     let chance = &machine.chance;
     let keep = KeepPolicy { last: chance.between(1, 12), within_ms: chance.between(0, 5) * DAY_MS };
     let options = prune::Options { keep, grace_ms: PRUNE_GRACE_MS, dry_run: chance.per_mille(100) };
-    let now = machine.clock.wall_ms();
     let before = machine.around().oracle.points();
     let done = machine.prune(&options).await;
-    let pruned = matches!(done, Ok(Some(_)));
+    // It looked at its clock before now: what is old enough now need not have been then.
+    let now = machine.clock.wall_ms();
+    let floor = done.as_ref().ok().and_then(|done| done.as_ref()).map(|pruned| pruned.floor);
     judge(machine, "prune", done);
-    if pruned && !options.dry_run {
-        kept_what_was_asked(machine, &before, keep, now);
+    if let Some(floor) = floor {
+        kept_what_was_asked(machine, &before, keep, now, floor);
     }
 }
 
 /// The policy, said once more in other words.
-fn kept_what_was_asked(machine: &Machine, before: &[Landed], keep: KeepPolicy, now: u64) {
-    let floor = machine.around().oracle.floor();
+fn kept_what_was_asked(machine: &Machine, before: &[Landed], keep: KeepPolicy, now: u64, floor: Seq) {
     let since = now.saturating_sub(keep.within_ms);
     let current_then = before.iter().rposition(|point| point.time_ms <= since);
     for (at, point) in before.iter().enumerate() {
