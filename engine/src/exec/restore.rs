@@ -208,6 +208,11 @@ async fn pin(log: &Log, components: &Components, opened: &Opened, at: &At) -> Re
             tracing::info!("this reader may not write to the object store: restoring without a pin");
             Ok(None)
         }
+        // The one thing that a full object store is still good for must not fail.
+        Err(EngineError::Remote(error @ RemoteError::Full { .. })) => {
+            tracing::warn!(%error, "restoring without a pin: a prune that runs meanwhile may take what is being read");
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

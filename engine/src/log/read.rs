@@ -423,11 +423,14 @@ impl Log {
         };
         let start = envelope.header.snapshot;
         let opened = match self.load(start, None, tail).await {
-            // Pruned since the record was written: the pruner left one at its floor.
-            Err(error) if is_missing(&error) => match self.snapshot_at_or_before(tail).await? {
-                Some(newer) if newer > start => self.load(newer, None, tail).await?,
-                _ => return Err(error),
-            },
+            // Pruned since the record was written: the pruner left one at its floor. In a name that was free again, a writer
+            // that had been silent may have left a record that follows nothing (rule P5).
+            Err(error) if is_missing(&error) || matches!(error, EngineError::Chain { .. }) => {
+                match self.snapshot_at_or_before(tail).await? {
+                    Some(newer) if newer > start => self.load(newer, None, tail).await?,
+                    _ => return Err(error),
+                }
+            }
             opened => opened?,
         };
         opened.ok_or_else(|| self.inconsistent(format!("record {tail} was read twice and says two things")))

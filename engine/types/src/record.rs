@@ -347,7 +347,8 @@ pub struct RecordSummary {
 /// What will be deleted. Nothing may be that no such record named (rule P1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prune {
-    /// Records before this one go. A manifest snapshot at or before the oldest restore point that stays is at or after it.
+    /// The oldest restore point that stays, where a manifest snapshot stands. Records before it go, except those that a pin
+    /// needs as the way to the state it holds.
     pub floor: Seq,
     /// Blobs of this volume that go, orphans included.
     pub blobs: Vec<BlobName>,
