@@ -96,6 +96,13 @@ impl Machine {
         self.stores().unwrap().store.id()
     }
 
+    /// Whether a publication was interrupted that its next start will finish.
+    pub fn intends(&mut self) -> bool {
+        let manifest = &self.stores().unwrap().manifest;
+        let rows = manifest.volumes().unwrap();
+        rows.iter().any(|row| manifest.intent(&row.meta.id).unwrap().is_some())
+    }
+
     /// Its process ends, at whatever point.
     pub fn end_process(&mut self) {
         self.stores = None;

@@ -18,7 +18,7 @@ use littoral_engine::log::pins::Wish;
 use littoral_engine::volume::release;
 use littoral_engine::{EngineError, Log, Session};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
-use littoral_ports::{MemoryRemote, Remote};
+use littoral_ports::{MemoryRemote, PageSource as _, Remote};
 use littoral_remote::{Directory, Fault, Faulty, Op};
 use littoral_types::{Compression, Epoch, Lsn, PinPurpose, Position, Seq, SnapshotName, StoreId};
 use std::collections::BTreeMap;
@@ -27,6 +27,8 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 const HOUR_MS: u64 = 3_600_000;
+/// Bytes that the memory's file system must have for a world to live in it.
+const ROOM: u64 = 2 << 30;
 
 /// How a world is laid out.
 #[derive(Clone, Copy, Debug)]
@@ -164,7 +166,60 @@ impl World {
             self.step(step).await;
         }
         self.end().await;
+        self.told()
+    }
+
+    fn told(&mut self) -> Tally {
+        for machine in &self.machines {
+            for (point, times) in machine.faults.died() {
+                self.tally.add(format!("died at {point}"), times);
+            }
+        }
         std::mem::take(&mut self.tally)
+    }
+
+    /// One machine does everything once, and dies at a point after it was passed so many times; it is started again and goes
+    /// on where it was. What came to pass.
+    pub async fn walk(mut self, point: &str, passes: u64) -> Tally {
+        self.say(format!("to die at {point} after {passes}"));
+        let database = &mut self.machines[0].database;
+        database
+            .run("PRAGMA page_size = 1024; CREATE TABLE t0(id INTEGER PRIMARY KEY, a TEXT, b BLOB, c INTEGER)")
+            .await;
+        for _ in 0..8 {
+            database
+                .run(&format!("INSERT INTO t0(b, c) VALUES (randomblob(30000), {})", self.chance.number() >> 2))
+                .await;
+        }
+        self.machines[0].faults.arm(point, passes);
+        for _ in 0..2 {
+            for _ in 0..4 {
+                // Twice: what is not done for the death of the first is done by the second.
+                for _ in 0..2 {
+                    self.checkpoint_as_it_is(0, Trouble::Armed).await;
+                }
+                self.machines[0].database.run("UPDATE t0 SET c = c + 1 WHERE id = 3").await;
+                self.checkpoint_as_it_is(0, Trouble::Armed).await;
+            }
+            for _ in 0..2 {
+                self.coalesce(0, Trouble::Armed).await;
+            }
+            for _ in 0..2 {
+                self.manifest_snapshot(0, Trouble::Armed).await;
+            }
+            self.restore(Trouble::Armed).await;
+            for _ in 0..2 {
+                self.prune_to(0, Trouble::Armed, 2, 0, false).await;
+            }
+            self.machines[0].lose_manifest();
+            for _ in 0..2 {
+                self.checkpoint_as_it_is(0, Trouble::Armed).await;
+            }
+        }
+        self.machines[0].faults.disarm();
+        self.checkpoint_as_it_is(0, Trouble::None).await;
+        self.end().await;
+        self.told()
     }
 
     fn say(&mut self, what: impl Into<String>) {
@@ -304,7 +359,7 @@ impl World {
 
     fn begin_trouble(&mut self, who: usize, trouble: Trouble, about: &str) {
         match trouble {
-            Trouble::None => {}
+            Trouble::None | Trouble::Armed => {}
             Trouble::Crash => {
                 let points: Vec<&str> =
                     POINTS.iter().copied().filter(|point| about.contains(point.split('.').next().unwrap())).collect();
@@ -338,10 +393,6 @@ impl World {
 
     fn end_trouble(&mut self, who: usize) {
         self.machines[who].faults.disarm();
-        let died = self.machines[who].faults.died();
-        for (point, times) in died {
-            self.tally.counts.insert(format!("died at {point} ({who})"), times);
-        }
         self.faulty.calm();
     }
 
@@ -357,7 +408,7 @@ impl World {
             Err(error) => {
                 self.say(format!("  {error}"));
                 match trouble {
-                    Trouble::Crash => assert!(error.is_crash(), "{error:?}"),
+                    Trouble::Crash | Trouble::Armed => assert!(error.is_crash(), "{error:?}"),
                     Trouble::Losses => assert!(is_of_the_store(&error), "{error:?}"),
                     Trouble::None => panic!(
                         "{error:?}\n{}",
@@ -407,6 +458,31 @@ impl World {
         if chance.once_in(6) {
             database.close();
         }
+    }
+
+    async fn checkpoint_as_it_is(&mut self, who: usize, trouble: Trouble) {
+        let opened = self.open(who).await;
+        if let Some(mut session) = self.survived(who, trouble, opened) {
+            self.publish(who, trouble, &mut session).await;
+        }
+    }
+
+    async fn coalesce(&mut self, who: usize, trouble: Trouble) {
+        let opened = self.open(who).await;
+        let Some(mut session) = self.survived(who, trouble, opened) else { return };
+        let compression = *self.chance.pick(&[Compression::Zstd, Compression::Lz4]);
+        let done = coalesce(&mut session.writer, &session.scratch, None, compression).await;
+        self.settle(who).await;
+        if let Some(done) = self.survived(who, trouble, done) {
+            self.tally.add("deltas coalesced", done.deltas as u64);
+        }
+    }
+
+    async fn manifest_snapshot(&mut self, who: usize, trouble: Trouble) {
+        let opened = self.open(who).await;
+        let Some(mut session) = self.survived(who, trouble, opened) else { return };
+        let done = write_snapshot(&mut session.writer, None).await;
+        self.survived(who, trouble, done);
     }
 
     async fn checkpoint(&mut self, who: usize, trouble: Trouble) {
@@ -461,6 +537,9 @@ impl World {
         let path = self.machines[who].database.path().to_owned();
         let mut source = source(&path);
         let held = Arc::new(stock(&mut source));
+        if source.lock_page().is_some() {
+            self.happened("commits across the lock page");
+        }
         if source.schema().journal == littoral_types::JournalMode::Wal && self.chance.once_in(4) {
             // Somebody writes on while we read.
             let chance = self.chance.fork();
@@ -469,11 +548,16 @@ impl World {
                 self.happened("written meanwhile");
             }
         } else if self.chance.once_in(6) {
+            let lock_page = source.lock_page();
             drop(source);
-            assert!(
-                self.machines[who].database.quiescent() == held.bytes,
-                "the file holds other bytes than its source"
-            );
+            let mut file = self.machines[who].database.quiescent();
+            if let Some(page) = lock_page {
+                // SQLite neither reads nor writes it, so that it may hold what a larger or differently paged database left
+                // there. Littoral takes it for zeros.
+                let from = (page.index() * held.page_size) as usize;
+                file[from..from + held.page_size as usize].fill(0);
+            }
+            assert!(file == held.bytes, "the file holds other bytes than its source");
             self.happened("stock copies of the file");
             source = crate::database::source(&path);
         }
@@ -566,7 +650,9 @@ impl World {
             }
             assert!(!out.exists(), "a restore that failed left a file");
         }
-        self.end_trouble(0);
+        if trouble != Trouble::Armed {
+            self.end_trouble(0);
+        }
         self.restored(&at, &published, trouble != Trouble::None).await;
     }
 
@@ -621,9 +707,14 @@ impl World {
     async fn prune(&mut self, who: usize, trouble: Trouble) {
         let keep = 1 + self.chance.under(12);
         let grace_ms = if self.chance.once_in(4) { HOUR_MS } else { 0 };
-        let options =
-            prune::Options { keep: KeepPolicy { last: keep, within_ms: 0 }, grace_ms, dry_run: self.chance.once_in(8) };
+        let dry_run = self.chance.once_in(8);
         self.begin_trouble(who, trouble, "prune publish snapshot rebuild");
+        self.prune_to(who, trouble, keep, grace_ms, dry_run).await;
+        self.end_trouble(who);
+    }
+
+    async fn prune_to(&mut self, who: usize, trouble: Trouble, keep: u64, grace_ms: u64, dry_run: bool) {
+        let options = prune::Options { keep: KeepPolicy { last: keep, within_ms: 0 }, grace_ms, dry_run };
         let opened = self.open(who).await;
         if let Some(mut session) = self.survived(who, trouble, opened) {
             // From here on the older ones may go, whatever is answered.
@@ -646,7 +737,6 @@ impl World {
                 self.say(format!("  {pruned:?}"));
             }
         }
-        self.end_trouble(who);
         self.look_at_fading().await;
     }
 
@@ -721,7 +811,8 @@ impl World {
     /// The other machine tries without being asked to: it is told whose the volume is, and nothing moves.
     async fn intruder(&mut self, who: usize) {
         let mine = self.machines[who].id();
-        if !self.begun || self.owner == Some(mine) {
+        // One that was told to take over, and died on the way, goes on by itself.
+        if !self.begun || self.owner == Some(mine) || self.machines[who].intends() {
             return;
         }
         let before = self.newest().await;
@@ -867,7 +958,8 @@ impl Drop for World {
 
 /// In memory where that is to be had: syncing is shown elsewhere, and would be most of the time here.
 fn folder() -> TempDir {
-    let memory = Some(PathBuf::from("/dev/shm")).filter(|path| path.is_dir() && std::env::var_os("TMPDIR").is_none());
+    let roomy = |path: &PathBuf| rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM);
+    let memory = Some(PathBuf::from("/dev/shm")).filter(roomy);
     tempfile::tempdir_in(memory.unwrap_or_else(std::env::temp_dir)).unwrap()
 }
 
@@ -876,6 +968,8 @@ fn folder() -> TempDir {
 enum Trouble {
     None,
     Crash,
+    /// As a crash, at a point that was chosen before.
+    Armed,
     Losses,
 }
 

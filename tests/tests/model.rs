@@ -1,0 +1,91 @@
+//! Random SQL, checkpoints, coalescings, prunes, snapshots, crashes, lost answers, lost disks, two machines: every restore is
+//! the stock copy, byte for byte.
+//!
+//! Without end: `cargo run -p littoral-tests --bin model`. One seed again: `... -- --seed N --worlds 1`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
+
+use littoral_tests::crash::POINTS;
+use littoral_tests::world::{Layout, Tally, World};
+use std::time::{Duration, Instant};
+
+/// A slow machine lives through fewer worlds.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+fn live(world: impl Future<Output = Tally>) -> Tally {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(world)
+}
+
+fn worlds(seeds: std::ops::Range<u64>, steps: u64) -> Tally {
+    let since = Instant::now();
+    let mut all = Tally::default();
+    let mut lived = 0;
+    for seed in seeds {
+        println!("seed {seed}");
+        all.merge(&live(World::new(Layout::of(seed, steps)).live()));
+        lived += steps;
+        if since.elapsed() > PATIENCE {
+            break;
+        }
+    }
+    println!("{lived} steps in {} s: {all}", since.elapsed().as_secs());
+    assert!(lived >= 2000, "only {lived} steps");
+    all
+}
+
+#[test]
+fn every_restore_is_the_stock_copy_whatever_happened() {
+    let all = worlds(0..150, 60);
+    for what in [
+        "commits",
+        "restores compared",
+        "restores checked by SQLite",
+        "images refused",
+        "deltas coalesced",
+        "objects pruned",
+    ] {
+        assert!(all.of(what) > 0, "{what} never came to pass");
+    }
+}
+
+#[test]
+fn every_restore_is_the_stock_copy_in_long_histories_too() {
+    worlds(10_000..10_012, 400);
+}
+
+#[test]
+fn a_death_at_any_named_point_loses_nothing_and_needs_no_hand() {
+    for point in POINTS {
+        for passes in 0..4 {
+            let layout = Layout { durable: passes % 2 == 0, ..Layout::of(passes, 0) };
+            let tally = live(World::new(layout).walk(point, passes));
+            let reached = tally.of(&format!("died at {point}")) == 1;
+            // A body of its own takes a larger database than this one: see `publication.rs`. Pins are put by restores alone.
+            assert!(reached || passes > 0 || point == "publish.body", "{point} was never reached");
+        }
+    }
+}
+
+#[test]
+fn the_named_points_are_those_of_the_sources() {
+    let mut found = Vec::new();
+    let mut folders = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/src"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let points =
+                    text.split("reach(\"").skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned));
+                found.extend(points);
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    let mut known = POINTS.to_vec();
+    known.sort_unstable();
+    assert_eq!(found, known);
+}
