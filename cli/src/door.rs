@@ -277,10 +277,29 @@ mod tests {
     }
 
     #[test]
-    fn the_help_lists_every_exit_code() {
-        let help = Cli::command().render_help().to_string();
+    fn help_and_page_tell_every_exit_code_setting_command_and_option() {
+        let mut command = Cli::command();
+        let help = command.render_help().to_string();
+        let page = include_str!("../../docs/cli.md");
         for exit in Exit::ALL {
-            assert!(help.contains(exit.meaning()) || help.contains(exit.word()), "{exit:?} is not in:\n{help}");
+            assert!(help.contains(exit.word()), "{exit:?} is not in:\n{help}");
+            let row = format!("| {} | {} | {} |", exit as u8, exit.word(), exit.meaning());
+            assert!(page.contains(&row), "docs/cli.md lacks: {row}");
+        }
+        for key in Key::ALL {
+            assert!(page.contains(&format!("| `{}` |", key.name())), "docs/cli.md lacks {}", key.name());
+        }
+        for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+            assert!(
+                page.contains(&format!("### {} ", verb.get_name()))
+                    || page.contains(&format!("### {}\n", verb.get_name()))
+            );
+            let own = verb.get_arguments().filter(|argument| !argument.is_global_set());
+            for option in
+                own.filter_map(|argument| argument.get_long()).filter(|long| !["version", "help"].contains(long))
+            {
+                assert!(page.contains(&format!("`--{option}")), "docs/cli.md lacks {} --{option}", verb.get_name());
+            }
         }
     }
 }

@@ -508,8 +508,7 @@ fn with_ever_more_room(
     mut run: impl FnMut(u64) -> Run,
     mut after_failure: impl FnMut(),
 ) -> usize {
-    let mut failures = 0;
-    for room in rooms {
+    for (failures, room) in rooms.into_iter().enumerate() {
         let run = run(room);
         if run.code == Some(0) {
             return failures;
@@ -518,7 +517,6 @@ fn with_ever_more_room(
         let named = ["no room", "no space", "is full", "too large", "full"].iter().any(|word| said.contains(word));
         assert!(run.code == Some(1) && named, "{what} with {room}: {run:?}");
         assert!(said.contains("way out: ") && said.contains("room"), "{what} with {room}: {run:?}");
-        failures += 1;
         after_failure();
     }
     panic!("{what}: never had enough room");

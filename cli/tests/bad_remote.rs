@@ -5,16 +5,10 @@
 
 mod rig;
 
-use littoral_engine::runtime::Runtime;
 use littoral_test_s3::S3Server;
-use object_store::aws::AmazonS3Builder;
-use object_store::path::Path;
-use object_store::ObjectStoreExt as _;
 use rig::{Rig, Untouched, assert_same, sql};
-use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A rig whose environment is this identity's.
@@ -158,27 +152,14 @@ fn an_endpoint_that_nobody_answers_is_named_in_bounded_time() {
 /// Passes bytes on to a server, as a store would that takes a PUT's condition for an ornament: whatever stands in the way of a
 /// conditional PUT is deleted first. (A condition is signed, so it cannot be taken out on the way.)
 fn without_conditions(server: &'static S3Server, bucket: &str) -> u16 {
-    let env: BTreeMap<&str, String> = server.env().into_iter().collect();
-    let store = AmazonS3Builder::new()
-        .with_bucket_name(bucket)
-        .with_region(&env["AWS_REGION"])
-        .with_endpoint(server.endpoint())
-        .with_allow_http(true)
-        .with_access_key_id(&env["AWS_ACCESS_KEY_ID"])
-        .with_secret_access_key(&env["AWS_SECRET_ACCESS_KEY"])
-        .build()
-        .unwrap();
-    let runtime = Arc::new(Runtime::start().unwrap());
-    let store = Arc::new(store);
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let bucket = format!("/{bucket}/");
+    let bucket = bucket.to_owned();
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
-            let (store, runtime, bucket) = (store.clone(), runtime.clone(), bucket.clone());
+            let bucket = bucket.clone();
             let clear = move |path: &str| {
-                let key = Path::parse(path.strip_prefix(&bucket).unwrap()).unwrap();
-                runtime.run(store.delete(&key)).unwrap();
+                server.delete(&bucket, path.strip_prefix(&format!("/{bucket}/")).unwrap());
             };
             std::thread::spawn(move || pass(client, &server.authority(), clear));
         }

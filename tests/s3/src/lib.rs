@@ -136,8 +136,20 @@ impl S3Server {
     }
 
     fn try_create_bucket(&self, name: &str) -> bool {
+        // A PUT of the bucket's own path makes it; the library signs paths and makes no buckets.
+        self.signed("PUT", name, "").is_some_and(|status| status == 200 || status == 409)
+    }
+
+    /// Deletes an object, past every library that a test may be testing.
+    pub fn delete(&self, bucket: &str, key: &str) {
+        let status = self.signed("DELETE", bucket, key);
+        assert!(status.is_some_and(|status| status == 204 || status == 404), "{bucket}/{key}: {status:?}");
+    }
+
+    /// One signed request without a body; the answer's status.
+    fn signed(&self, method: &str, bucket: &str, key: &str) -> Option<u16> {
         let signer = AmazonS3Builder::new()
-            .with_bucket_name(name)
+            .with_bucket_name(bucket)
             .with_region("us-east-1")
             .with_endpoint(self.endpoint())
             .with_allow_http(true)
@@ -145,12 +157,10 @@ impl S3Server {
             .with_secret_access_key(WRITER[1])
             .build()
             .expect("a signer");
-        // A PUT of the bucket's own path makes it; the library signs paths and makes no buckets.
-        let method = "PUT".parse().expect("a method");
-        let sign = async { signer.signed_url(method, &Path::from(""), Duration::from_secs(60)).await };
+        let (verb, path) = (method.parse().expect("a method"), Path::from(key));
+        let sign = async { signer.signed_url(verb, &path, Duration::from_secs(60)).await };
         let url = futures::executor::block_on(sign).expect("a signed URL").to_string();
-        let path = url.strip_prefix(&self.endpoint()).expect("a URL below the endpoint").to_owned();
-        self.request("PUT", &path).is_some_and(|status| status == 200 || status == 409)
+        self.request(method, url.strip_prefix(&self.endpoint()).expect("a URL below the endpoint"))
     }
 
     /// One HTTP request without a body; the answer's status.
