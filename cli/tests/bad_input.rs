@@ -281,6 +281,26 @@ fn a_locked_database_is_waited_for_and_then_named() {
     rig.run(["checkpoint", "app.db"]).succeeds();
 }
 
+#[test]
+fn a_store_that_another_process_works_on_is_named() {
+    let rig = Rig::new();
+    let file = rig.database("app.db");
+    rig.run(["checkpoint", "app.db"]).succeeds();
+    sql(&file, "UPDATE t SET body = 'x' WHERE id = 1");
+    let lock = fs::File::options().write(true).open(rig.path(".littoral/worker.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let untouched = Untouched::note(&file);
+    rig.run(["checkpoint", "app.db"]).fails(1, &["worker.lock", "held by", "wait until"]);
+    let doctor = rig.run(["doctor", "app.db"]);
+    assert!(doctor.code == Some(0) && doctor.stdout.contains("somebody works on it"), "{doctor:?}");
+    // Whoever only looks does not wait.
+    rig.run(["status", "app.db"]).succeeds();
+    rig.run(["checkpoint", "app.db", "--dry-run"]).succeeds();
+    untouched.check();
+    drop(lock);
+    rig.run(["checkpoint", "app.db"]).succeeds();
+}
+
 /// Makes a folder one that cannot be written, for root too; undone when dropped.
 struct ReadOnly(PathBuf, bool);
 

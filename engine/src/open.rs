@@ -244,6 +244,8 @@ pub struct Disk {
     pub folder: PathBuf,
     /// Bytes that may still be written.
     pub free: u64,
+    /// The file system it is on.
+    pub kind: String,
     /// The network file system it is on, where it is on one.
     pub network: Option<String>,
 }
@@ -256,7 +258,7 @@ pub fn disk(folder: &Path) -> Result<Disk, EngineError> {
         Err(LocalError::NetworkFileSystem { kind, .. }) => Some(kind),
         Err(error) => return Err(error.into()),
     };
-    Ok(Disk { free: filesystem::free_bytes(&folder)?, folder, network })
+    Ok(Disk { free: filesystem::free_bytes(&folder)?, kind: filesystem::kind(&folder)?, folder, network })
 }
 
 /// Whether somebody works on a store right now: who, as far as is known.

@@ -280,7 +280,7 @@ fn disk(folder: &Path, database: Option<u64>, checks: &mut Checks) {
                     format!("{at}: only {free} free"),
                     "make room, or put the store elsewhere with store=DIR",
                 ),
-                None => checks.ok("disk", format!("{at}: a local file system, {free} free")),
+                None => checks.ok("disk", format!("{at}: a local file system ({}), {free} free", disk.kind)),
             }
             if let Err(error) = tempfile::tempfile_in(&disk.folder) {
                 checks.fail("disk", EngineError::from(littoral_engine::LocalError::from_io("write", &disk.folder, error)));

@@ -101,6 +101,36 @@ fn network_kind(magic: u32, fuse: Option<&str>) -> Option<String> {
     NETWORK.iter().find(|(known, _)| *known == magic).map(|(_, name)| (*name).to_owned())
 }
 
+/// File systems on which a store feels at home, by their magic number. 9p is how a virtual machine sees its own host's disk.
+const LOCAL: &[(u32, &str)] = &[
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x0102_1994, "tmpfs"),
+    (0x8584_58f6, "ramfs"),
+    (0x794c_7630, "overlayfs"),
+    (0x0102_1997, "9p"),
+    (0x4d44, "fat"),
+    (FUSE, "fuse"),
+];
+
+/// The name of the file system a directory is on, for people; its magic number where it has no name here.
+#[cfg(target_os = "linux")]
+pub fn kind(dir: &Path) -> Result<String, LocalError> {
+    let found = rustix::fs::statfs(dir).map_err(on("ask for the file system of", dir))?;
+    let magic = found.f_type as u32;
+    let name = NETWORK.iter().chain(LOCAL).find(|(known, _)| *known == magic).map(|(_, name)| (*name).to_owned());
+    Ok(name.unwrap_or_else(|| format!("{magic:#x}")))
+}
+
+/// Where the kernel does not tell, nobody knows.
+#[cfg(not(target_os = "linux"))]
+pub fn kind(_: &Path) -> Result<String, LocalError> {
+    Ok("unknown".to_owned())
+}
+
 /// Refuses a directory on a network file system.
 #[cfg(target_os = "linux")]
 pub fn require_local(dir: &Path) -> Result<(), LocalError> {
@@ -175,6 +205,13 @@ mod tests {
         assert_eq!(fuse_name_in(line, "0:5"), None);
         let bare = "99 30 0:52 / /mnt/far rw - fuse s3fs rw";
         assert_eq!(fuse_name_in(bare, "0:52").as_deref(), Some("s3fs"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_system_has_a_name() {
+        assert_eq!(kind(Path::new("/proc")).unwrap(), "0x9fa0");
+        assert!(!kind(&std::env::temp_dir()).unwrap().is_empty());
     }
 
     #[test]
