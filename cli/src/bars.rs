@@ -26,8 +26,8 @@ impl Bars {
 fn style(total: u64, unit: Unit) -> ProgressStyle {
     let template = match (total, unit) {
         (0, _) => "{msg:>10} {spinner} {elapsed}",
-        (_, Unit::Bytes) => "{msg:>10} [{bar:30}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}",
-        (_, Unit::Pages | Unit::Objects) => "{msg:>10} [{bar:30}] {human_pos}/{human_len} {per_sec} {eta}",
+        (_, Unit::Bytes) => "{msg:>10} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
+        (_, Unit::Pages | Unit::Objects) => "{msg:>10} [{bar:30}] {human_pos} of {human_len}, {eta} left",
     };
     // A template that does not parse would be a bug in the line above; a plain bar is shown then.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
@@ -46,7 +46,12 @@ impl Progress for Bars {
 
     fn advance(&self, by: u64) {
         if let Some(bar) = &*self.current() {
-            bar.inc(by);
+            let done = bar.position().saturating_add(by);
+            // Totals are estimates where bytes are compressed on the way.
+            if bar.length().is_some_and(|total| 0 < total && total < done) {
+                bar.set_length(done);
+            }
+            bar.set_position(done);
         }
     }
 
