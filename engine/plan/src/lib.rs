@@ -6,7 +6,7 @@
 //!
 //! What may never enter: I/O, logging, bytes as they lie on disk.
 //! Each `plan/x.rs` has its `exec/x.rs` in the engine, which does what is decided here.
-//! Read next: [`checkpoint`].
+//! Read next: [`mod@checkpoint`].
 
 pub mod chain;
 pub mod checkpoint;
