@@ -956,8 +956,8 @@ impl Drop for World {
     }
 }
 
-/// In memory where that is to be had: syncing is shown elsewhere, and would be most of the time here.
-fn folder() -> TempDir {
+/// A folder in memory where that is to be had: syncing is shown elsewhere, and would be most of the time here.
+pub fn folder() -> TempDir {
     let roomy = |path: &PathBuf| rustix::fs::statvfs(path).is_ok_and(|disk| disk.f_bavail * disk.f_frsize > ROOM);
     let memory = Some(PathBuf::from("/dev/shm")).filter(roomy);
     tempfile::tempdir_in(memory.unwrap_or_else(std::env::temp_dir)).unwrap()

@@ -13,7 +13,7 @@ use littoral_format::keys::{self, Folder, ObjectKey};
 use littoral_plan::{Link, follows};
 use littoral_ports::Unit;
 use littoral_types::{
-    BlobKind, BlobRef, BodyPlace, ChunkRow, FrameTable, Geometry, PageNo, PinPurpose, RecordBody, Seq, Snapshot,
+    BlobKind, BlobRef, BodyPlace, ChunkRow, FrameTable, Geometry, Head, PageNo, PinPurpose, RecordBody, Seq, Snapshot,
     VolumeMeta,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,7 +53,7 @@ pub async fn verify(log: &Log, components: &Components) -> Result<Verified, Engi
     let chain = check.records(newest).await?;
     check.snapshots(&chain).await?;
     check.pins(&chain).await?;
-    check.head().await?;
+    check.head(&chain).await?;
     check.blobs(components).await?;
     Ok(check.found)
 }
@@ -65,6 +65,8 @@ struct Chain {
     /// Operations by record, index records left out.
     ops: BTreeMap<Seq, Vec<littoral_types::ManifestOp>>,
     figures: BTreeMap<Seq, littoral_types::VolumeFigures>,
+    /// Manifest snapshots that openers of some record start from.
+    starts: BTreeSet<Seq>,
 }
 
 struct Check<'a> {
@@ -119,7 +121,8 @@ impl Check<'_> {
         let listed = self.log.remote().list(&keys::folder(self.log.name(), Folder::Log), None, usize::MAX).await?;
         // Below the floor stands what an interrupted prune has not deleted yet.
         let opened = self.log.open().await;
-        let floor = self.note(opened)?.flatten().map_or(Seq::ZERO, |opened| opened.tail.floor);
+        let known_floor = self.note(opened)?.flatten().map(|opened| opened.tail.floor);
+        let floor = known_floor.unwrap_or(Seq::ZERO);
         let mut seqs: BTreeSet<Seq> = BTreeSet::new();
         for meta in &listed {
             match ObjectKey::parse(&meta.path) {
@@ -136,9 +139,12 @@ impl Check<'_> {
             hashes: BTreeMap::new(),
             ops: BTreeMap::new(),
             figures: BTreeMap::new(),
+            starts: BTreeSet::new(),
         };
+        // Nothing leads to the first of a shortened log but a manifest snapshot.
+        chain.starts.extend(Some(chain.first).filter(|first| *first > Seq(1)));
         let mut end: Option<Link> = (chain.first == Seq(1)).then_some(Link::START);
-        let mut expected = chain.first;
+        let mut expected = known_floor.map_or(chain.first, |floor| floor.max(Seq(1)));
         for seq in seqs {
             if seq != expected {
                 self.wrong(format!("{}: records {expected} to {} are missing", self.log.url(), seq.0 - 1));
@@ -159,6 +165,7 @@ impl Check<'_> {
             end = Some(Link::after(header, record.envelope.hash));
             chain.hashes.insert(seq, record.envelope.hash);
             chain.figures.insert(seq, header.figures);
+            chain.starts.extend(Some(header.snapshot).filter(|start| *start > floor));
             if let BodyPlace::Blob(blob) = &record.envelope.body {
                 self.name(&blob.clone());
             }
@@ -189,6 +196,13 @@ impl Check<'_> {
         let listed =
             self.log.remote().list(&keys::folder(self.log.name(), Folder::Snapshots), None, usize::MAX).await?;
         let mut snapshots: BTreeMap<Seq, (Snapshot, Rows)> = BTreeMap::new();
+        let there: BTreeSet<&str> = listed.iter().map(|meta| meta.path.as_str()).collect();
+        for start in &chain.starts {
+            let path = keys::snapshot(self.log.name(), *start);
+            if !there.contains(path.as_str()) {
+                self.wrong(format!("{path}: is gone, and records start from it"));
+            }
+        }
         for meta in listed {
             let Some((_, ObjectKey::Snapshot(seq))) = ObjectKey::parse(&meta.path) else {
                 self.wrong(format!("{}: not a manifest snapshot's name", meta.path));
@@ -305,19 +319,38 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn head(&mut self) -> Result<(), EngineError> {
+    async fn head(&mut self, chain: &Chain) -> Result<(), EngineError> {
         let path = keys::head(self.log.name());
         match self.log.remote().get(&path).await {
             Ok(bytes) => {
                 self.found.bytes += bytes.len() as u64;
-                if let Err(error) = format::head::decode(&bytes) {
-                    self.wrong(format!("{path}: {error}"));
+                match format::head::decode(&bytes) {
+                    Err(error) => self.wrong(format!("{path}: {error}")),
+                    Ok(head) => self.hint(chain, &head, &path.to_string()),
                 }
             }
             Err(littoral_ports::RemoteError::Missing { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Openers survive a head that leads astray; nobody here wrote it.
+    fn hint(&mut self, chain: &Chain, head: &Head, path: &str) {
+        if self.meta.as_ref().is_some_and(|meta| meta.id != head.volume) {
+            self.wrong(format!("{path}: of another volume, {}", head.volume));
+        }
+        let newest = chain.hashes.last_key_value().map(|(seq, _)| *seq);
+        if newest.is_some_and(|newest| head.seq > newest) {
+            self.wrong(format!("{path}: knows of record {}, which is gone", head.seq));
+        }
+        if chain.hashes.get(&head.snapshot.seq).is_some_and(|hash| *hash != head.snapshot.record) {
+            self.wrong(format!("{path}: names another record {}", head.snapshot.seq));
+        }
+        let inline = head.inline.as_deref();
+        if inline.is_some_and(|inline| (inline.seq, inline.record) != (head.snapshot.seq, head.snapshot.record)) {
+            self.wrong(format!("{path}: holds another manifest snapshot than it names"));
+        }
     }
 
     async fn blobs(&mut self, components: &Components) -> Result<(), EngineError> {

@@ -16,7 +16,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
 use littoral_ports::RemoteError;
-use littoral_types::{Pin, PinId, PinPurpose, RecordBody, Seq, SnapshotName};
+use littoral_types::{ObjectPath, Pin, PinId, PinPurpose, RecordBody, Seq, SnapshotName};
 
 /// A pin and the name it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Log {
                 Err(RemoteError::Missing { .. }) => continue,
                 Err(error) => return Err(error.into()),
             };
-            let pin = format::pin::decode(&bytes).map_err(EngineError::damaged(&meta.path))?;
+            let pin = self.read_pin(&meta.path, &key, &bytes)?;
             pins.push(Pinned { key, pin });
         }
         Ok(pins)
@@ -138,12 +138,24 @@ impl Log {
 
     /// The pin of a named snapshot.
     pub async fn named(&self, name: &SnapshotName) -> Result<Option<Pin>, EngineError> {
-        let path = keys::pin(self.name(), &PinKey::Snapshot(name.clone()));
+        let key = PinKey::Snapshot(name.clone());
+        let path = keys::pin(self.name(), &key);
         match self.remote().get(&path).await {
-            Ok(bytes) => format::pin::decode(&bytes).map(Some).map_err(EngineError::damaged(&path)),
+            Ok(bytes) => self.read_pin(&path, &key, &bytes).map(Some),
             Err(RemoteError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Reads a pin that says the name it was found under: another's would hold another state.
+    fn read_pin(&self, path: &ObjectPath, key: &PinKey, bytes: &[u8]) -> Result<Pin, EngineError> {
+        let pin = format::pin::decode(bytes).map_err(EngineError::damaged(path))?;
+        let own = match (&pin.purpose, key) {
+            (PinPurpose::Snapshot(name), PinKey::Snapshot(key)) => name == key,
+            (PinPurpose::Restore | PinPurpose::Reader | PinPurpose::Fork(_), PinKey::Id(id)) => pin.id == *id,
+            _ => false,
+        };
+        if own { Ok(pin) } else { Err(self.inconsistent(format!("{path} holds a pin of another name"))) }
     }
 }
 

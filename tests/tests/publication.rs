@@ -1,0 +1,68 @@
+//! A record whose body is an object of its own, and deaths on its way.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
+
+use littoral_engine::exec::verify::verify;
+use littoral_engine::log::Draft;
+use littoral_engine::{EngineError, Log, Session};
+use littoral_format::keys::ObjectKey;
+use littoral_ports::{MemoryRemote, Remote};
+use littoral_tests::chance::Chance;
+use littoral_tests::clock::TestClock;
+use littoral_tests::database::{Bounds, source, stock};
+use littoral_tests::machine::Machine;
+use littoral_tests::world::folder;
+use littoral_types::{
+    BlobKind, Commit, FooterFigures, Lsn, PageImage, PageNo, PageSize, RecordBody, Segment, SegmentPage,
+};
+use std::sync::Arc;
+
+fn large(chance: &Chance, session: &Session) -> Draft {
+    let tail = &session.writer.row().tail;
+    let image = |_| PageImage::Full((0..8192).flat_map(|_| chance.number().to_le_bytes()).collect());
+    let pages = (0..40).map(|index| SegmentPage { page: PageNo::from_index(index), image: image(index) }).collect();
+    let commit = Commit { lsn: tail.lsn.next(), time_ms: 1, page_count: tail.figures.page_count, session: None };
+    let page_size = PageSize::new(65536).unwrap();
+    let body = RecordBody::Segment(Segment { page_size, commits: vec![commit], wal: None, pages });
+    Draft { body, commits: 1, figures: tail.figures, added: FooterFigures::default(), identities: Vec::new() }
+}
+
+#[test]
+fn a_death_on_the_way_of_a_large_record_leaves_it_whole_or_not_there() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        for point in ["publish.body", "publish.drafted", "publish.intended", "publish.landed", "publish.committed"] {
+            let folder = folder();
+            let remote = Arc::new(MemoryRemote::new("large"));
+            let bounds = Bounds { bytes_max: u64::MAX, reshapes: false };
+            let (clock, chance) = (Arc::new(TestClock::new()), Chance::new(7));
+            let mut machine = Machine::new(folder.path().join("a"), remote.clone(), clock, chance.fork(), bounds, true);
+            machine.database.run("CREATE TABLE t(a); INSERT INTO t VALUES ('before')").await;
+            let mut session = machine.open(None).await.unwrap();
+            let mut source = source(machine.database.path());
+            let held = Arc::new(stock(&mut source));
+            machine.publish(&mut session, &mut source, &held, &Default::default()).await.unwrap().unwrap();
+
+            machine.faults.arm(point, 0);
+            let died = session.writer.publish(large(&chance, &session)).await.err();
+            assert!(died.as_ref().is_some_and(EngineError::is_crash), "{point}: {died:?}");
+            drop(session);
+            machine.end_process();
+            let mut session = machine.open(None).await.unwrap();
+            let landed = session.writer.row().tail.lsn == Lsn(2);
+            assert_eq!(landed, !matches!(point, "publish.body" | "publish.drafted"), "{point}");
+            if !landed {
+                session.writer.publish(large(&chance, &session)).await.unwrap();
+            }
+            let log = Log::new(remote.clone(), "app.db".parse().unwrap());
+            let opened = log.open().await.unwrap().unwrap();
+            assert_eq!(opened.tail.lsn, Lsn(2), "{point}");
+            let found = verify(&log, &machine.components).await.unwrap();
+            assert_eq!(found.problems, Vec::<String>::new(), "{point}");
+            let bodies = remote.list("app.db/seg", None, 10).await.unwrap();
+            let named = |path| matches!(ObjectKey::parse(path), Some((_, ObjectKey::Blob(name))) if name.kind == BlobKind::Segment);
+            assert!(bodies.iter().all(|meta| named(&meta.path)), "{point}: {bodies:?}");
+            assert!(!bodies.is_empty(), "{point}: its body travelled inside");
+        }
+    });
+}
