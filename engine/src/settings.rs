@@ -415,8 +415,11 @@ fn unknown_variable(name: &str) -> EngineError {
     }
     let known: Vec<String> =
         Key::ALL.iter().map(|key| key.variable()).chain(OTHER_VARIABLES.map(str::to_owned)).collect();
-    match nearest(name, known.iter().map(String::as_str)) {
-        Some(near) => wrong(format!("the variable {name} is no setting; did you mean {near}?")),
+    // What all of them begin with says nothing of how near they are.
+    let rest = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
+    let rests: Vec<String> = known.iter().map(|known| rest(known)).collect();
+    match nearest(&rest(name), rests.iter().map(String::as_str)) {
+        Some(near) => wrong(format!("the variable {name} is no setting; did you mean {PREFIX}{near}?")),
         None => wrong(format!("the variable {name} is no setting; there are {}: unset it", known.join(", "))),
     }
 }
