@@ -26,7 +26,9 @@ impl Bars {
 fn style(total: u64, unit: Unit) -> ProgressStyle {
     let template = match (total, unit) {
         (0, _) => "{msg:>10} {spinner} {elapsed}",
-        (_, Unit::Bytes) => "{msg:>10} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left",
+        (_, Unit::Bytes) => {
+            "{msg:>10} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left"
+        }
         (_, Unit::Pages | Unit::Objects) => "{msg:>10} [{bar:30}] {human_pos} of {human_len}, {eta} left",
     };
     // A template that does not parse would be a bug in the line above; a plain bar is shown then.
