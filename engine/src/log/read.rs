@@ -572,7 +572,7 @@ impl Log {
     }
 
     /// The newest record whose last commit is `lsn`, looking in a log opened at its tail. Rounds of parallel probes: the
-    /// depth grows with the logarithm of the log's length to the base of [`PROBES`].
+    /// depth grows with the logarithm of the log's length to the base of `PROBES`.
     pub async fn locate(&self, opened: &Opened, lsn: Lsn) -> Result<Option<RecordSummary>, EngineError> {
         if lsn > opened.tail.lsn {
             return Ok(None);
