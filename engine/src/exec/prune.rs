@@ -8,13 +8,13 @@
 //! 5. The rest is deleted, in steps, each after a look at the tail: a pruner whose term has ended stops.
 
 use super::rebuild::{Rows, rows, snapshot_rows};
-use super::snapshot::{put_shard, put_snapshot};
+use super::snapshot::{put_shard, put_snapshot, replace_snapshot};
 use crate::error::EngineError;
 use crate::log::pins::Pinned;
 use crate::log::{Draft, Log, Opened, Writer};
 use littoral_format::keys::{self, Folder, ObjectKey, PinKey};
 use littoral_plan::{KeepPolicy, RestorePoint, prune_floor};
-use littoral_ports::{Batch, Unit};
+use littoral_ports::{Batch, RemoteError, Unit};
 use littoral_types::limits::{PRUNE_GRACE_MS, SHARD_CHUNKS};
 use littoral_types::{
     BlobKind, BlobName, BodyPlace, ChunkRow, FooterFigures, Home, ObjectPath, PinPurpose, Prune, RecordBody,
@@ -306,7 +306,9 @@ async fn doomed(log: &Log, needed: &Needed, now: u64) -> Result<Vec<Doomed>, Eng
 
 /// Makes a manifest snapshot stand at a record, so that records before it can go. False when the record is gone.
 async fn stand_at(log: &Log, seq: Seq) -> Result<bool, EngineError> {
-    if log.snapshot(seq).await?.is_some() {
+    if let Some(snapshot) = log.snapshot(seq).await?
+        && is_whole(log, &snapshot).await?
+    {
         return Ok(true);
     }
     let Some(opened) = log.open_at(seq).await? else { return Ok(false) };
@@ -335,7 +337,21 @@ async fn stand_at(log: &Log, seq: Seq) -> Result<bool, EngineError> {
         skeleton: Skeleton::default(),
     };
     put_snapshot(log, &snapshot).await?;
+    // One whose writer died may land when a prune has taken the rows it names: it stands for nothing, and this one in its place.
+    match log.snapshot(seq).await? {
+        Some(there) if there == snapshot || is_whole(log, &there).await? => {}
+        _ => replace_snapshot(log, &snapshot).await?,
+    }
     Ok(true)
+}
+
+/// Whether all rows that a manifest snapshot names are there.
+async fn is_whole(log: &Log, snapshot: &Snapshot) -> Result<bool, EngineError> {
+    match snapshot_rows(log, snapshot).await {
+        Ok(_) => Ok(true),
+        Err(EngineError::Remote(RemoteError::Missing { .. })) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// A pruner of a superseded epoch stops (rule P1).

@@ -12,6 +12,7 @@ use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     BlobKind, BlobRef, ChunkId, ChunkRow, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, Snapshot, VolumeRow,
 };
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -58,25 +59,30 @@ pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, Engin
     Ok(shards.into_iter().flatten().map(|row| (row.chunk, row)).collect())
 }
 
-/// The rows of a log opened at some record. Where a pruner has taken the manifest snapshot it was opened from, the same state is
-/// read from a newer one before that is an error (rule P2).
+/// The rows of a log opened at some record.
 pub async fn rows(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
-    match rows_of(log, opened).await {
-        Err(error) if is_missing(&error) => match log.reopen(opened).await? {
-            Some(again) => rows_of(log, &again).await,
-            None => Err(error),
-        },
-        rows => rows,
-    }
-}
-
-async fn rows_of(log: &Log, opened: &Opened) -> Result<Rows, EngineError> {
-    let mut rows = match &opened.snapshot {
-        Some(snapshot) => snapshot_rows(log, snapshot).await?,
-        None => Rows::new(),
-    };
+    let (opened, mut rows) = standing(log, opened).await?;
     apply(&mut rows, &opened.ops);
     Ok(rows)
+}
+
+/// The rows that it starts from, and the log opened from there. Where a pruner has taken the manifest snapshot it was opened
+/// from, or that one landed after its rows were pruned, the same state is read from another before that is an error (rule P2).
+async fn standing<'a>(log: &Log, opened: &'a Opened) -> Result<(Cow<'a, Opened>, Rows), EngineError> {
+    let Some(snapshot) = &opened.snapshot else { return Ok((Cow::Borrowed(opened), Rows::new())) };
+    let error = match snapshot_rows(log, snapshot).await {
+        Err(error) if is_missing(&error) => error,
+        rows => return Ok((Cow::Borrowed(opened), rows?)),
+    };
+    for start in log.snapshots_at_or_before(opened.tail.seq).await? {
+        let Some(again) = log.reopen(opened, start).await?.filter(|_| start != snapshot.seq) else { continue };
+        let Some(other) = &again.snapshot else { continue };
+        match snapshot_rows(log, other).await {
+            Err(error) if is_missing(&error) => {}
+            rows => return Ok((Cow::Owned(again), rows?)),
+        }
+    }
+    Err(error)
 }
 
 /// Replaces what the local manifest knows of the volume by what the object store says. Until all of it is there the volume
@@ -87,10 +93,8 @@ pub async fn rebuild(
     manifest: &dyn Manifest,
     components: &Components,
 ) -> Result<VolumeRow, EngineError> {
-    let mut rows = match &opened.snapshot {
-        Some(snapshot) => snapshot_rows(log, snapshot).await?,
-        None => Rows::new(),
-    };
+    let (opened, mut rows) = standing(log, opened).await?;
+    let opened = &*opened;
     let id = opened.meta.id;
     let start = opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
     // Until all of it is there the row says that its tail was never seen: whoever finds it so after a crash rebuilds again.

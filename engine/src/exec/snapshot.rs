@@ -171,6 +171,13 @@ pub(crate) async fn put_snapshot(log: &crate::log::Log, snapshot: &Snapshot) -> 
     }
 }
 
+/// Puts a manifest snapshot in place of one whose rows are gone.
+pub(crate) async fn replace_snapshot(log: &crate::log::Log, snapshot: &Snapshot) -> Result<(), EngineError> {
+    let path = keys::snapshot(log.name(), snapshot.seq);
+    let bytes = format::snapshot::encode(snapshot).map_err(EngineError::damaged(&path))?;
+    Ok(log.remote().put(&path, Bytes::from(bytes)).await?)
+}
+
 async fn put_head(log: &crate::log::Log, snapshot: Snapshot, stored: u64) -> Result<(), EngineError> {
     let head = Head {
         volume: snapshot.volume.id,

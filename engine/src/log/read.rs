@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Records fetched at once.
 pub(crate) const RECORDS_IN_FLIGHT: usize = 32;
+/// How many manifest snapshots are tried where the one that a record names is gone.
+const SNAPSHOTS_TRIED: usize = 8;
 /// How often a log is opened again because a pruner went past the reader.
 const OPENS_MAX: usize = 4;
 /// Probes of one round when looking for a commit.
@@ -298,14 +300,18 @@ impl Log {
         Ok(Some(snapshot))
     }
 
-    /// The newest manifest snapshot at or before a record, from a listing.
-    pub async fn snapshot_at_or_before(&self, seq: Seq) -> Result<Option<Seq>, EngineError> {
+    /// The newest manifest snapshots at or before a record, newest first, from a listing.
+    pub async fn snapshots_at_or_before(&self, seq: Seq) -> Result<Vec<Seq>, EngineError> {
         let after = keys::snapshot(&self.name, seq.next());
-        let listed = self.remote.list(&keys::folder(&self.name, Folder::Snapshots), Some(&after), 1).await?;
-        Ok(listed.first().and_then(|meta| match ObjectKey::parse(&meta.path) {
-            Some((_, ObjectKey::Snapshot(seq))) => Some(seq),
-            _ => None,
-        }))
+        let folder = keys::folder(&self.name, Folder::Snapshots);
+        let listed = self.remote.list(&folder, Some(&after), SNAPSHOTS_TRIED).await?;
+        Ok(listed
+            .iter()
+            .filter_map(|meta| match ObjectKey::parse(&meta.path) {
+                Some((_, ObjectKey::Snapshot(seq))) => Some(seq),
+                _ => None,
+            })
+            .collect())
     }
 
     /// Opens the log at a manifest snapshot alone, as a named snapshot keeps it: no record is needed.
@@ -366,9 +372,11 @@ impl Log {
             .try_filter_map(|record| async move { Ok(record) })
             .try_collect()
             .await?;
-        let complete = records
-            .first()
-            .is_some_and(|first| first.envelope.header.seq == Seq(1) || matches!(first.body, RecordBody::Index(_)));
+        // A prune that was cut off may have left holes.
+        let complete = records.len() as u64 == newest.0 - index.max(1) + 1
+            && records
+                .first()
+                .is_some_and(|first| first.envelope.header.seq == Seq(1) || matches!(first.body, RecordBody::Index(_)));
         if !complete {
             // What the end is counted from was pruned: a manifest snapshot stands for it.
             return Ok(self.open().await?.map(|opened| opened.glance()));
@@ -418,16 +426,17 @@ impl Log {
                 Err(error) => return Err(error),
             }
         }
+        // Listed a moment ago: a slow reader finds that it was pruned meanwhile.
         let Some(envelope) = self.envelope(tail).await? else {
-            return Err(self.inconsistent(format!("record {tail} was listed and is not there")));
+            return Err(RemoteError::Missing { path: keys::record(&self.name, tail).to_string() }.into());
         };
         let start = envelope.header.snapshot;
         let opened = match self.load(start, None, tail).await {
             // Pruned since the record was written: the pruner left one at its floor. In a name that was free again, a writer
             // that had been silent may have left a record that follows nothing (rule P5).
             Err(error) if is_missing(&error) || matches!(error, EngineError::Chain { .. }) => {
-                match self.snapshot_at_or_before(tail).await? {
-                    Some(newer) if newer > start => self.load(newer, None, tail).await?,
+                match self.snapshots_at_or_before(tail).await?.first() {
+                    Some(newer) if *newer > start => self.load(*newer, None, tail).await?,
                     _ => return Err(error),
                 }
             }
@@ -436,16 +445,15 @@ impl Log {
         opened.ok_or_else(|| self.inconsistent(format!("record {tail} was read twice and says two things")))
     }
 
-    /// The same state from a newer manifest snapshot than the one it was opened from, which a pruner has taken since (rule P2).
-    /// `None` when there is no newer one.
-    pub async fn reopen(&self, opened: &Opened) -> Result<Option<Opened>, EngineError> {
+    /// The same state from another manifest snapshot than the one it was opened from, which a pruner has taken since (rule P2).
+    /// `None` where that does not lead to it.
+    pub async fn reopen(&self, opened: &Opened, start: Seq) -> Result<Option<Opened>, EngineError> {
         let tail = &opened.tail;
-        let Some(newest) = self.snapshot_at_or_before(tail.seq).await? else { return Ok(None) };
-        if opened.snapshot.as_ref().is_some_and(|snapshot| snapshot.seq >= newest) {
-            return Ok(None);
+        match self.load(start, None, tail.seq).await {
+            Ok(again) => Ok(again.filter(|again| again.tail.hash == tail.hash)),
+            Err(error) if is_missing(&error) || matches!(error, EngineError::Chain { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
-        let again = self.load(newest, None, tail.seq).await?;
-        Ok(again.filter(|again| again.tail.hash == tail.hash))
     }
 
     /// Everything between a manifest snapshot and a record, in one round. `None` when the record knows a newer snapshot.
