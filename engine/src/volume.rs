@@ -194,7 +194,8 @@ impl Opening<'_> {
     }
 
     fn writer_at(&self, row: VolumeRow) -> Writer {
-        Writer::new(self.log.clone(), self.stores.manifest.clone(), self.components.clone(), row)
+        let (manifest, components) = (self.stores.manifest.clone(), self.components.clone());
+        Writer::new(self.log.clone(), manifest, components, self.stores.store.id(), row)
     }
 
     fn owner(&self) -> Owner {
@@ -205,17 +206,6 @@ impl Opening<'_> {
     }
 
     async fn go_on(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
-        // What a takeover that was cut off left behind: it is their term, and no copy of this store is behind what they wrote.
-        let theirs = row.tail.owner.clone().filter(|owner| owner.store != self.stores.store.id());
-        match (self.go_on_from(row).await, theirs) {
-            (Err(EngineError::Diverged { volume, remote, epoch, .. }), Some(owner)) => {
-                Err(EngineError::Superseded { volume, owner, epoch, seq: remote })
-            }
-            (done, _) => done,
-        }
-    }
-
-    async fn go_on_from(&self, row: VolumeRow) -> Result<(Writer, bool), EngineError> {
         let fenced = row.fenced.clone();
         let mut writer = self.writer_at(row);
         if let Some((epoch, owner)) = fenced {
@@ -344,15 +334,12 @@ impl Opening<'_> {
             // Bound before it is claimed: a crash between the two is finished at the next open, without being told again.
             self.bind(opened.meta.id)?;
             let mut writer = self.writer_at(row);
-            let owner = opened.tail.owner;
-            match (self.claim(&mut writer, owner.is_some().then_some(epoch)).await, owner) {
-                (Ok(()), _) => return Ok(writer),
+            match self.claim(&mut writer, opened.tail.owner.is_some().then_some(epoch)).await {
+                Ok(()) => return Ok(writer),
                 // Its owner published meanwhile. The term is still the one that was named.
-                (Err(EngineError::Diverged { .. }), _) if left > 0 => {}
-                (Err(EngineError::Diverged { volume, remote, epoch, .. }), Some(owner)) => {
-                    return Err(EngineError::Superseded { volume, owner, epoch, seq: remote });
-                }
-                (Err(error), _) => return Err(error),
+                Err(EngineError::Superseded { epoch: found, .. } | EngineError::Diverged { epoch: found, .. })
+                    if found == epoch && left > 0 => {}
+                Err(error) => return Err(error),
             }
             opened = self.log.open().await?.ok_or_else(|| EngineError::NoVolume(self.log.url()))?;
             self.named(&opened, epoch)?;

@@ -48,6 +48,8 @@ pub struct Writer {
     log: Log,
     manifest: Arc<dyn Manifest>,
     components: Components,
+    /// Whose term it is to be.
+    store: StoreId,
     incarnation: Incarnation,
     row: VolumeRow,
     /// When the remote's tail was last seen to be ours, by a clock that counts suspend (rule P5).
@@ -57,10 +59,10 @@ pub struct Writer {
 impl Writer {
     /// A writer at a tail that was just compared with the remote's. `row` is what the manifest holds, or for a new volume
     /// what it will hold.
-    pub fn new(log: Log, manifest: Arc<dyn Manifest>, components: Components, row: VolumeRow) -> Self {
+    pub fn new(log: Log, manifest: Arc<dyn Manifest>, components: Components, store: StoreId, row: VolumeRow) -> Self {
         let incarnation = Incarnation(components.bits());
         let seen_boot_ms = components.clock.boot_ms();
-        Self { log, manifest, components, incarnation, row, seen_boot_ms }
+        Self { log, manifest, components, store, incarnation, row, seen_boot_ms }
     }
 
     /// The log it extends.
@@ -100,11 +102,19 @@ impl Writer {
     /// Finishes what failed half-way in this very process, so that the next plan stands on what came of it. Every job asks
     /// first.
     pub async fn settle(&mut self) -> Result<(), EngineError> {
+        self.refuse_fenced()?;
         self.finish_intent().await.map(drop)
+    }
+
+    /// Whoever was superseded, and knows it, does nothing more (I3).
+    fn refuse_fenced(&self) -> Result<(), EngineError> {
+        let Some((epoch, owner)) = self.row.fenced.clone() else { return Ok(()) };
+        Err(EngineError::Superseded { volume: self.log.url(), owner, epoch, seq: self.tail().seq })
     }
 
     /// Publishes a record, and the index record where one is due before or after it. Gives the record's place.
     pub async fn publish(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+        self.refuse_fenced()?;
         if self.finish_intent().await? {
             // What was to be published was planned on the tail before.
             let text = "an earlier publication was finished first: look again".to_owned();
@@ -178,10 +188,6 @@ impl Writer {
     async fn publish_one(&mut self, draft: Draft) -> Result<Seq, EngineError> {
         let components = self.components.clone();
         let faults = &components.faults;
-        if let Some((epoch, owner)) = &self.row.fenced {
-            let volume = self.log.url();
-            return Err(EngineError::Superseded { volume, owner: owner.clone(), epoch: *epoch, seq: self.tail().seq });
-        }
         let tail = self.tail();
         let is_claim = draft.body.kind() == RecordKind::Claim;
         let first = tail.lsn.next();
@@ -239,9 +245,17 @@ impl Writer {
         // Nobody knows for how long this store was silent: its name may have been taken, and pruned since (rule P5). A name
         // at or before the newest is never written, only read.
         let now = self.components.clock.boot_ms();
-        if self.log.newest().await?.is_some_and(|newest| newest >= intent.seq) {
+        let newest = self.log.newest().await?.unwrap_or(Seq::ZERO);
+        if newest >= intent.seq {
             match self.found(&intent, &path).await? {
-                Found::Same => {}
+                // It is part of the log if it is the newest, or if the next one follows from it.
+                Found::Same if newest == intent.seq => {}
+                Found::Same => {
+                    let next = self.log.envelope(intent.seq.next()).await?;
+                    if next.is_none_or(|next| next.header.previous != envelope.hash) {
+                        return Err(self.lost(&intent).await?);
+                    }
+                }
                 Found::Other { .. } if self.adopt_index().await? => return Ok(true),
                 Found::Nothing | Found::Other { .. } => return Err(self.lost(&intent).await?),
             }
@@ -352,20 +366,18 @@ impl Writer {
             return Ok(EngineError::RemoteBehind { volume, local, remote: Seq::ZERO });
         };
         let newest = &glance.tail;
-        if newest.epoch <= self.tail().epoch && glance.volume == self.row.meta.id {
-            let (remote, epoch) = (newest.seq, newest.epoch);
-            return Ok(EngineError::Diverged { volume, local, remote, epoch });
-        }
-        let owner = match &newest.owner {
-            Some(owner) => owner.clone(),
-            None => self.released_by(&glance).await?,
-        };
         let (epoch, seq) = (newest.epoch, newest.seq);
-        if self.tail().owner.as_ref().is_some_and(|ours| ours.store == owner.store) {
-            // A later term of this very store: here is a copy of it from before.
+        let newer = epoch > self.tail().epoch || glance.volume != self.row.meta.id;
+        let owner = match &newest.owner {
+            Some(owner) => Some(owner.clone()),
+            None if newer => Some(self.released_by(&glance).await?),
+            None => None,
+        };
+        // Records, or a later term, of this very store that it does not know: here is a copy of it from before.
+        let Some(owner) = owner.filter(|owner| owner.store != self.store) else {
             return Ok(EngineError::Diverged { volume, local, remote: seq, epoch });
-        }
-        if local > Seq::ZERO {
+        };
+        if newer && local > Seq::ZERO {
             self.note(|row| row.fenced = Some((epoch, owner.clone())), Batch::default())?;
         }
         Ok(EngineError::Superseded { volume, owner, epoch, seq })
