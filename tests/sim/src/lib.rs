@@ -9,6 +9,8 @@
 //! a copy.
 //! Read next: [`world`], then [`life`], then [`oracle`].
 
+#![allow(clippy::large_futures, reason = "a simulated day is one future, and there are few machines")]
+
 pub mod chance;
 pub mod check;
 pub mod database;

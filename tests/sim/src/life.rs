@@ -15,7 +15,7 @@ use littoral_engine::{EngineError, Log};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
 use littoral_ports::{Clock, RemoteError};
 use littoral_types::limits::{PIN_LIFE_MS, PRUNE_GRACE_MS};
-use littoral_types::{ChunkId, Compression, Epoch, Geometry, Lsn, PageNo, PinPurpose, Seq, SnapshotName};
+use littoral_types::{ChunkId, Compression, Epoch, Geometry, Lsn, PageNo, PinPurpose, RecordKind, Seq, SnapshotName};
 
 /// Does so many things.
 pub async fn live(machine: &mut Machine, steps: u64) {
@@ -144,17 +144,21 @@ async fn take_over(machine: &mut Machine) {
     {
         machine.replace_database(image);
     }
+    let tail = machine.around().oracle.tail();
+    let before = tail.as_ref().map(|tail| tail.seq);
     let done = open(machine, Some(said)).await;
-    let won = done.is_ok();
     judge(machine, "takeover", done);
-    if won {
-        let tail = machine.around().oracle.tail();
-        let store = machine.store().map(|store| store.id()).ok();
-        // A store that goes on with its own term does not look at what it was told to take over from.
-        if said != seen && tail.as_ref().is_some_and(|tail| tail.owner.as_ref().map(|owner| owner.store) != store) {
-            let name = &machine.name;
-            machine.around().oracle.violated(format!("{name} took over from epoch {said}, and it was {seen}"));
-        }
+    // A store that goes on with what is its own, or is nobody's, does not look at what it was told to take over from.
+    let store = machine.store().map(|store| store.id()).ok();
+    if tail.and_then(|tail| tail.owner).is_none_or(|owner| Some(owner.store) == store) {
+        return;
+    }
+    let claimed = machine.around().oracle.records().into_iter().rev().find(|landed| landed.kind == RecordKind::Claim);
+    if let Some(claim) = claimed.filter(|claim| claim.machine == machine.name && Some(claim.seq) > before)
+        && claim.epoch != said.next()
+    {
+        let name = &machine.name;
+        machine.around().oracle.violated(format!("{name} took over from epoch {said} and got epoch {}", claim.epoch));
     }
 }
 

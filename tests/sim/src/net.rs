@@ -65,6 +65,17 @@ struct Gate {
     release: Option<oneshot::Receiver<()>>,
 }
 
+/// What a test has become of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing is sent.
+    NotSent,
+    /// It is lost on the way.
+    Before,
+    /// It is done after so many milliseconds, and nobody hears of it.
+    After(u64),
+}
+
 /// On which side of the store a request is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -114,6 +125,7 @@ pub struct Net {
 struct State {
     weather: Weather,
     gates: Vec<Gate>,
+    losses: Vec<(String, Op, String, Loss)>,
     counts: BTreeMap<(String, Op), u64>,
 }
 
@@ -175,6 +187,20 @@ impl Net {
             release: Some(released),
         });
         Held { arrived: Some(arrived), release: Some(release) }
+    }
+
+    /// The next request of this machine of this kind whose path has this part is lost.
+    pub fn lose(&self, machine: &str, op: Op, part: &str, loss: Loss) {
+        self.state().losses.push((machine.to_owned(), op, part.to_owned(), loss));
+    }
+
+    fn loss(&self, machine: &str, op: Op, path: &str) -> Option<Loss> {
+        let mut state = self.state();
+        let meant = |(who, what, part, _): &(String, Op, String, Loss)| {
+            who == machine && *what == op && path.contains(part.as_str())
+        };
+        let at = state.losses.iter().position(meant)?;
+        Some(state.losses.remove(at).3)
     }
 
     /// Requests of a machine so far, by kind; of all machines for an empty name.
@@ -271,8 +297,14 @@ impl SimRemote {
             futures::future::pending::<()>().await;
         }
         self.net.gate(process, op, path, When::Before).await;
-        let plan = self.net.plan(op);
+        let mut plan = self.net.plan(op);
         let machine = process.name.split('.').next().unwrap_or_default().to_owned();
+        match self.net.loss(&machine, op, path) {
+            Some(Loss::NotSent) => plan.fate = Fate::NotSent,
+            Some(Loss::Before) => plan.fate = Fate::LostBefore,
+            Some(Loss::After(ms)) => (plan.fate, plan.there_ms) = (Fate::LostAfter, ms),
+            None => {}
+        }
         *self.net.state().counts.entry((machine, op)).or_default() += 1;
         if plan.stopped_before_ms > 0 {
             self.net.trace.line(&process.name, format_args!("stopped for {} ms", plan.stopped_before_ms));
