@@ -142,6 +142,16 @@ impl Database {
         .await;
         if !chance.once_in(5) {
             self.run("CREATE TABLE t0(id INTEGER PRIMARY KEY, a TEXT, b BLOB, c INTEGER)").await;
+            if chance.once_in(2) {
+                let rows = chance.under(self.bounds.bytes_max.min(1 << 30) / 1000) + 1;
+                self.run(&format!(
+                    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+                     INSERT INTO t0(a, b, c) SELECT '{}' || i, zeroblob(i * 37 % 400), i * {} FROM n",
+                    text(chance, 400),
+                    chance.under(1 << 30)
+                ))
+                .await;
+            }
         }
     }
 

@@ -16,9 +16,9 @@ use littoral_engine::exec::snapshot::{snapshot_if_due, write_snapshot};
 use littoral_engine::exec::verify::verify;
 use littoral_engine::log::pins::Wish;
 use littoral_engine::volume::release;
-use littoral_engine::{EngineError, Log, Session};
+use littoral_engine::{Components, EngineError, Log, Session};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
-use littoral_ports::{MemoryRemote, PageSource as _, Remote};
+use littoral_ports::{MemoryRemote, NoFaults, PageSource as _, Remote};
 use littoral_remote::{Directory, Fault, Faulty, Op};
 use littoral_types::{Compression, Epoch, Lsn, PinPurpose, Position, Seq, SnapshotName, StoreId};
 use std::collections::BTreeMap;
@@ -47,7 +47,7 @@ impl Layout {
     /// The layout that a seed has of its own.
     pub fn of(seed: u64, steps: u64) -> Self {
         let chance = Chance::new(seed ^ 0x1a70);
-        let bytes_max = *chance.pick(&[40_000, 300_000, 300_000, 1_500_000]);
+        let bytes_max = *chance.pick(&[40_000, 300_000, 1_500_000, 5_000_000]);
         let bounds = Bounds { bytes_max, reshapes: chance.once_in(2) };
         Self { seed, steps, bounds, durable: !chance.once_in(5) }
     }
@@ -119,6 +119,8 @@ pub struct World {
     owner: Option<StoreId>,
     begun: bool,
     images: Vec<Image>,
+    /// With which the model itself reads: nothing of it dies.
+    reader: Components,
     trace: Vec<String>,
     tally: Tally,
 }
@@ -138,6 +140,8 @@ impl World {
             let (root, remote) = (folder.path().join(name), faulty.clone());
             Machine::new(root, remote, clock.clone(), chance.fork(), layout.bounds, layout.durable)
         });
+        let mut reader = machines[0].components.clone();
+        reader.faults = Arc::new(NoFaults);
         Self {
             layout,
             chance,
@@ -154,6 +158,7 @@ impl World {
             owner: None,
             begun: false,
             images: Vec::new(),
+            reader,
             trace: Vec::new(),
             tally: Tally::default(),
         }
@@ -336,7 +341,7 @@ impl World {
         while self.tail < tail.lsn {
             let lsn = self.tail.next();
             let out = self.folder.path().join("settled.db");
-            restore(&self.calm_log(), &self.machines[who].components, &At::Lsn(lsn), &out, true).await.unwrap();
+            restore(&self.calm_log(), &self.reader, &At::Lsn(lsn), &out, true).await.unwrap();
             let bytes = std::fs::read(&out).unwrap();
             let found = attempted[left..].iter().position(|stock| stock.bytes == bytes);
             let Some(found) = found else { panic!("LSN {lsn} holds what nobody tried to publish") };
@@ -581,6 +586,10 @@ impl World {
     }
 
     fn options(&self) -> Options {
+        // A job goes on where it was only with the options it began with.
+        if self.layout.steps == 0 || !self.chance.once_in(3) {
+            return Options::default();
+        }
         let policy = match self.chance.under(3) {
             0 => CheckpointPolicy { delta_bytes_max: 1 << self.chance.under(20), ..CheckpointPolicy::default() },
             _ => CheckpointPolicy::default(),
@@ -661,7 +670,7 @@ impl World {
         let out = self.folder.path().join("restored.db");
         if !go_on || !out.exists() {
             let _ = std::fs::remove_file(&out);
-            let done = restore(&self.calm_log(), &self.machines[0].components, at, &out, false).await;
+            let done = restore(&self.calm_log(), &self.reader, at, &out, false).await;
             let done = done.unwrap_or_else(|error| panic!("{at:?}: {error}"));
             assert!(done.pinned || matches!(at, At::Snapshot(_)));
             self.tally.add("bytes resumed", done.resumed);
@@ -747,7 +756,7 @@ impl World {
         let lsn = *self.chance.pick(&points);
         let out = self.folder.path().join("fading.db");
         let _ = std::fs::remove_file(&out);
-        match restore(&self.calm_log(), &self.machines[0].components, &At::Lsn(lsn), &out, true).await {
+        match restore(&self.calm_log(), &self.reader, &At::Lsn(lsn), &out, true).await {
             Ok(_) => assert!(std::fs::read(&out).unwrap() == self.fading[&lsn].stock.bytes, "LSN {lsn}, about to go"),
             Err(EngineError::NoSuchPosition { .. }) => {
                 self.fading = self.fading.split_off(&lsn.next());
@@ -767,7 +776,7 @@ impl World {
         let log = self.calm_log();
         let opened = log.open().await.unwrap().unwrap();
         let wish = Wish { purpose: PinPurpose::Snapshot(name.clone()), holder: "model".to_owned(), life_ms: None };
-        match log.pin(&self.machines[who].components, &opened, wish).await {
+        match log.pin(&self.reader, &opened, wish).await {
             Ok(pinned) => {
                 assert!(pinned.is_some(), "nobody pruned");
                 let stock = self.current().unwrap();
@@ -788,7 +797,7 @@ impl World {
         if !self.begun {
             return;
         }
-        let found = verify(&self.calm_log(), &self.machines[0].components).await.unwrap();
+        let found = verify(&self.calm_log(), &self.reader).await.unwrap();
         assert_eq!(found.problems, Vec::<String>::new());
         self.tally.add("objects verified", found.records + found.blobs + found.snapshots);
     }
@@ -802,7 +811,7 @@ impl World {
             let database = &mut self.machines[who].database;
             database.close();
             let path = database.path().to_owned();
-            restore(&self.calm_log(), &self.machines[who].components, &At::Newest, &path, true).await.unwrap();
+            restore(&self.calm_log(), &self.reader, &At::Newest, &path, true).await.unwrap();
         }
         let trouble = *self.chance.pick(&[Trouble::None, Trouble::Crash, Trouble::Losses]);
         self.checkpoint(who, trouble).await;

@@ -60,8 +60,13 @@ fn a_death_at_any_named_point_loses_nothing_and_needs_no_hand() {
             let layout = Layout { durable: passes % 2 == 0, ..Layout::of(passes, 0) };
             let tally = live(World::new(layout).walk(point, passes));
             let reached = tally.of(&format!("died at {point}")) == 1;
-            // A body of its own takes a larger database than this one: see `publication.rs`. Pins are put by restores alone.
+            // A body of its own takes a larger database than this one: see `publication.rs`.
             assert!(reached || passes > 0 || point == "publish.body", "{point} was never reached");
+            let resumed = tally.of("resumed blobs");
+            assert!(
+                point != "checkpoint.uploaded" || passes > 0 || resumed > 0,
+                "what had been uploaded was made again"
+            );
         }
     }
 }

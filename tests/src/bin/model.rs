@@ -1,6 +1,8 @@
 //! The model without end: `cargo run -p littoral-tests --bin model` lives through one world after another until it is stopped
 //! or something is wrong, and then prints the seed.
 
+#![allow(clippy::expect_used)] // The rig of a test is a test.
+
 use clap::Parser;
 use littoral_tests::lock_page;
 use littoral_tests::world::{Layout, Tally, World};
