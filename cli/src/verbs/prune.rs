@@ -8,6 +8,7 @@ use littoral_engine::exec::prune::{Options, Pruned, prune};
 use littoral_engine::log::Writer;
 use littoral_engine::settings::Milliseconds;
 use littoral_engine::{KeepPolicy, Log};
+use littoral_types::StoreId;
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -45,7 +46,9 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         let meter = Meter::new(remote);
         let options = Options { keep, grace_ms: settings.grace_ms.value, dry_run: true };
         let log = Log::new(log.remote().clone(), log.name().clone());
-        let mut writer = Writer::new(log, preview.manifest, components, preview.row);
+        // It looks with the eyes of whoever's term it is.
+        let store = preview.row.tail.owner.as_ref().map_or(StoreId([0; 16]), |owner| owner.store);
+        let mut writer = Writer::new(log, preview.manifest, components, store, preview.row);
         (place.url(), Box::pin(prune(&mut writer, &options)).await?, meter)
     } else {
         let Opened { place, settings, mut session, meter } = session(door, &args.file).await?;
