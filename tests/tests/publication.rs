@@ -66,3 +66,32 @@ fn a_death_on_the_way_of_a_large_record_leaves_it_whole_or_not_there() {
         }
     });
 }
+
+#[test]
+fn an_interrupted_record_is_not_put_where_the_log_has_lost_what_it_follows() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = folder();
+        let remote = Arc::new(MemoryRemote::new("behind"));
+        let bounds = Bounds { bytes_max: u64::MAX, reshapes: false };
+        let (clock, chance) = (Arc::new(TestClock::new()), Chance::new(7));
+        let mut machine = Machine::new(folder.path().join("a"), remote.clone(), clock, chance.fork(), bounds, true);
+        machine.database.run("CREATE TABLE t(a); INSERT INTO t VALUES ('before')").await;
+        let mut session = machine.open(None).await.unwrap();
+        let mut source = source(machine.database.path());
+        let held = Arc::new(stock(&mut source));
+        machine.publish(&mut session, &mut source, &held, &Default::default()).await.unwrap().unwrap();
+        machine.faults.arm("publish.intended", 0);
+        let died = session.writer.publish(large(&chance, &session)).await.err();
+        assert!(died.is_some_and(|error| error.is_crash()));
+        drop(session);
+        machine.end_process();
+
+        let newest = remote.list("app.db/log", None, 1).await.unwrap().remove(0).path;
+        remote.delete(&[newest]).await.unwrap();
+        let before = remote.objects();
+        let refused = machine.open(None).await.err();
+        assert!(matches!(refused, Some(EngineError::RemoteBehind { .. })), "{refused:?}");
+        assert!(remote.objects() == before, "something was written");
+    });
+}

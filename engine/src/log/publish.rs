@@ -246,6 +246,11 @@ impl Writer {
         // at or before the newest is never written, only read.
         let now = self.components.clock.boot_ms();
         let newest = self.log.newest().await?.unwrap_or(Seq::ZERO);
+        if newest.next() < intent.seq {
+            // What it follows is gone: a record put there now would stand behind a gap.
+            let (volume, local) = (self.log.url(), self.tail().seq);
+            return Err(EngineError::RemoteBehind { volume, local, remote: newest });
+        }
         if newest >= intent.seq {
             match self.found(&intent, &path).await? {
                 // It is part of the log if it is the newest, or if the next one follows from it.
