@@ -9,8 +9,8 @@ use littoral_plan::{Link, follows, index_walk};
 use littoral_ports::{Remote, RemoteError};
 use littoral_types::limits::INDEX_EVERY;
 use littoral_types::{
-    BodyPlace, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordSummary, Seq, Snapshot, TailRow, VolumeId,
-    VolumeMeta, VolumeName,
+    BodyPlace, ByteSpan, Coalesce, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordKind, RecordSummary, Seq,
+    Snapshot, TailRow, VolumeId, VolumeMeta, VolumeName,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +80,9 @@ pub struct Opened {
     /// The newest record that was known when it was opened: pinners look at what came after (rule P2).
     pub seen: Seq,
 }
+
+/// A header, and the body where a glance needs it.
+type Entry = (format::record::Envelope, RecordBody);
 
 /// A log's end and what came last, without the means to find a page: what a history and a status need, and nothing that
 /// grows with the database.
@@ -249,7 +252,9 @@ impl Log {
     /// A record's header alone; `None` when there is none at this place.
     pub async fn envelope(&self, seq: Seq) -> Result<Option<format::record::Envelope>, EngineError> {
         let path = keys::record(&self.name, seq);
-        match self.remote.get(&path).await {
+        // Headers have one length, and no record is shorter.
+        let header = ByteSpan { offset: 0, len: format::record::HEADER_BYTES_MAX as u64 };
+        match self.remote.get_range(&path, header).await {
             Ok(object) => {
                 let envelope = format::record::open(&object).map_err(EngineError::damaged(&path))?;
                 self.stands_at(seq, &envelope)?;
@@ -361,22 +366,32 @@ impl Log {
         Ok(Some(Opened { seen: newest, ..opened }))
     }
 
+    /// What a glance needs of a record: of those that say who writes and where the log begins all, of the others the header,
+    /// so that nothing is read that grows with the change.
+    async fn entry(&self, seq: Seq) -> Result<Option<Entry>, EngineError> {
+        let Some(envelope) = self.envelope(seq).await? else { return Ok(None) };
+        if matches!(envelope.kind, RecordKind::Checkpoint | RecordKind::Coalesce | RecordKind::Segment) {
+            return Ok(Some((envelope, RecordBody::Coalesce(Coalesce { ops: Vec::new() }))));
+        }
+        Ok(self.record(seq).await?.map(|record| (record.envelope, record.body)))
+    }
+
     /// The log's end: a listing, then the records since the newest index, in one round. `None` when there is no such volume.
     pub async fn glance(&self) -> Result<Option<Glance>, EngineError> {
         let Some(newest) = self.newest().await? else { return Ok(None) };
         let index = newest.0 / INDEX_EVERY * INDEX_EVERY;
         let wanted: Vec<Seq> = (index.max(1)..=newest.0).map(Seq).collect();
-        let records: Vec<ReadRecord> = stream::iter(wanted)
-            .map(|seq| self.record(seq))
+        let records: Vec<Entry> = stream::iter(wanted)
+            .map(|seq| self.entry(seq))
             .buffered(RECORDS_IN_FLIGHT)
-            .try_filter_map(|record| async move { Ok(record) })
+            .try_filter_map(|entry| async move { Ok(entry) })
             .try_collect()
             .await?;
         // A prune that was cut off may have left holes.
         let complete = records.len() as u64 == newest.0 - index.max(1) + 1
             && records
                 .first()
-                .is_some_and(|first| first.envelope.header.seq == Seq(1) || matches!(first.body, RecordBody::Index(_)));
+                .is_some_and(|(first, body)| first.header.seq == Seq(1) || matches!(body, RecordBody::Index(_)));
         if !complete {
             // What the end is counted from was pruned: a manifest snapshot stands for it.
             return Ok(self.open().await?.map(|opened| opened.glance()));
@@ -384,20 +399,20 @@ impl Log {
         let mut tail = tail_before_all();
         let mut recent = Vec::new();
         let mut volume = None;
-        for record in &records {
-            let header = &record.envelope.header;
+        for (envelope, body) in &records {
+            let header = &envelope.header;
             if let (Some(_), Some(volume)) = (recent.last(), volume) {
                 let end =
                     Link { volume: Some(volume), seq: tail.seq, hash: tail.hash, epoch: tail.epoch, lsn: tail.lsn };
-                follows(&end, header, record.envelope.kind)
+                follows(&end, header, envelope.kind)
                     .map_err(|source| EngineError::Chain { volume: self.url(), source })?;
             }
-            if let RecordBody::Index(index) = &record.body {
+            if let RecordBody::Index(index) = body {
                 recent.clone_from(&index.recent);
             }
             volume.get_or_insert(header.volume);
-            tail = advance(&tail, &record.envelope, &record.body);
-            recent.push(record.summary());
+            tail = advance(&tail, envelope, body);
+            recent.push(summary(envelope));
         }
         let volume = volume.filter(|_| tail.seq == newest);
         let volume = volume.ok_or_else(|| self.inconsistent(format!("record {newest} was listed and is not there")))?;
