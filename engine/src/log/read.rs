@@ -254,7 +254,12 @@ impl Log {
         let path = keys::record(&self.name, seq);
         // Headers have one length, and no record is shorter.
         let header = ByteSpan { offset: 0, len: format::record::HEADER_BYTES_MAX as u64 };
-        match self.remote.get_range(&path, header).await {
+        let object = match self.remote.get_range(&path, header).await {
+            // What is shorter is no record: all of it tells what it is.
+            Err(RemoteError::Corrupt { .. }) => self.remote.get(&path).await,
+            object => object,
+        };
+        match object {
             Ok(object) => {
                 let envelope = format::record::open(&object).map_err(EngineError::damaged(&path))?;
                 self.stands_at(seq, &envelope)?;
