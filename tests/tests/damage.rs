@@ -261,6 +261,38 @@ impl Volume {
         self.put_back(&before).await;
     }
 
+    /// Whoever prunes while one object is damaged, or gone, deletes nothing that is needed once that is mended.
+    async fn prune(&mut self, path: &ObjectPath, damaged: Option<Bytes>, how: &str) {
+        // The pruner's own manifest is whole.
+        self.machine.lose_manifest();
+        drop(self.open().await);
+        let before = self.remote.objects();
+        match damaged {
+            Some(damaged) => self.remote.tamper(path, damaged),
+            None => self.remote.delete(std::slice::from_ref(path)).await.unwrap(),
+        }
+        let opened = self.machine.open(None).await;
+        let options = prune::Options { keep: KeepPolicy { last: 5, within_ms: 0 }, grace_ms: 0, dry_run: false };
+        let pruned = match opened {
+            Ok(mut session) => prune(&mut session.writer, &options).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = pruned {
+            assert!(is_named(&error), "{how}: {error:?}");
+        }
+        self.remote.tamper(path, self.original(path));
+        for lsn in self.commits.keys().rev().take(5) {
+            assert!(self.check(&At::Lsn(*lsn), how).await, "{how}: LSN {lsn} was lost by a prune");
+        }
+        // A pin that is gone holds nothing.
+        if !path.as_str().contains("/pins/") {
+            let named = At::Snapshot(self.named.0.clone());
+            assert!(self.check(&named, how).await, "{how}: a named snapshot was lost by a prune");
+        }
+        self.put_back(&before).await;
+        self.machine.lose_manifest();
+    }
+
     async fn put_back(&self, objects: &[(ObjectPath, Bytes)]) {
         let known: BTreeMap<&ObjectPath, &Bytes> = objects.iter().map(|(path, bytes)| (path, bytes)).collect();
         for (path, bytes) in self.remote.objects() {
@@ -386,6 +418,11 @@ fn a_flipped_bit_or_a_missing_end_of_any_object_is_noticed_and_never_gives_wrong
                 if nth % 16 == 0 {
                     volume.rebuild(&how).await;
                 }
+                if nth % 24 == 0 {
+                    let damaged = volume.remote.get(&path).await.unwrap();
+                    volume.remote.tamper(&path, original.clone());
+                    volume.prune(&path, Some(damaged), &how).await;
+                }
                 count += 1;
             }
             volume.remote.tamper(&path, original);
@@ -435,6 +472,7 @@ fn an_object_that_is_gone_is_missed_and_never_made_up() {
             volume.ask(&path, &how, !traceless).await;
             volume.rebuild(&how).await;
             volume.remote.tamper(&path, original);
+            volume.prune(&path, None, &how).await;
         }
     });
 }
@@ -485,4 +523,38 @@ impl Volume {
             assert!(is_named(&error), "{how}: {error:?}");
         }
     }
+}
+
+#[test]
+fn nothing_but_its_mark_tells_a_frame_from_that_of_another_blob() {
+    run(async {
+        let volume = Volume::new(7).await;
+        let frames: Vec<_> = volume
+            .objects
+            .iter()
+            .filter(|(path, _)| path.parts().nth(1) == Some("pack"))
+            .flat_map(|(_, bytes)| {
+                let Ok(format::blob::Footer::Index(index)) = format::blob::read_index(bytes, bytes.len() as u64) else {
+                    panic!("a footer that does not fit")
+                };
+                let frames = index.chunks.into_iter().flat_map(|chunk| {
+                    let mark = chunk.table.mark;
+                    chunk.table.frames.into_iter().map(move |frame| (mark, frame))
+                });
+                frames.map(|(mark, frame)| (bytes.clone(), mark, frame)).collect::<Vec<_>>()
+            })
+            .collect();
+        let page_size = littoral_types::PageSize::MIN;
+        let mut twins = 0;
+        for (ours, mark, frame) in &frames {
+            for (theirs, other, _) in frames.iter().filter(|(_, other, there)| other != mark && there == frame) {
+                let span = frame.span.offset as usize..frame.span.end().unwrap() as usize;
+                let read =
+                    |bytes: &Bytes, mark| format::blob::read_frame(&bytes[span.clone()], page_size, mark, &frame.pages);
+                twins += u64::from(read(ours, *mark).unwrap() != read(theirs, *other).unwrap());
+                assert!(read(theirs, *mark).is_err());
+            }
+        }
+        assert!(twins > 0, "no two frames are alike");
+    });
 }

@@ -132,16 +132,23 @@ pub async fn checkpoint(
         let input = stage::input(&recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;
         if let Some(blob) = done.get(&input) {
             // Its frames lie where they lay: the footer tells where, and the identities vouch for the pages.
+            let mark = stage::mark(&recipe, &input);
             match super::fetch::index(writer.log(), blob).await {
-                Ok(index) => {
+                Ok(index) if vouched(&index, &pieces, mark, &|page| known.identity(page)) => {
                     built.push((blob.clone(), index));
                     resumed += 1;
                     components.progress.advance(blob.len);
                     continue;
                 }
-                // Somebody took it away meanwhile: it is made again.
-                Err(EngineError::Remote(RemoteError::Missing { path })) => {
-                    tracing::warn!(%path, "a blob that an interrupted checkpoint had uploaded is gone: uploading it again");
+                // Somebody took it away meanwhile, or it is not what was uploaded: it is made again, under the same name.
+                Ok(_)
+                | Err(
+                    EngineError::Damaged { .. }
+                    | EngineError::Inconsistent { .. }
+                    | EngineError::Remote(RemoteError::Missing { .. } | RemoteError::Corrupt { .. }),
+                ) => {
+                    let name = &blob.name;
+                    tracing::warn!(%name, "a blob that an interrupted checkpoint had uploaded is gone: uploading it again");
                 }
                 Err(error) => return Err(error),
             }
@@ -204,6 +211,17 @@ fn begin(writer: &mut Writer) -> Result<(Seq, HashMap<[u8; 32], BlobRef>), Engin
     writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
     writer.note(|_| {}, Batch { job: Some(Some(birth)), ..Batch::default() })?;
     Ok((birth, HashMap::new()))
+}
+
+/// Whether a blob that was found holds exactly these pieces.
+fn vouched(index: &Index, pieces: &[Piece<'_>], mark: u64, identity: &dyn Fn(PageNo) -> Option<PageIdentity>) -> bool {
+    index.chunks.len() == pieces.len()
+        && index.chunks.iter().zip(pieces).all(|(chunk, piece)| {
+            let held = chunk.identities.iter().map(|(page, found)| (*page, Some(*found)));
+            (chunk.chunk, chunk.span) == (piece.chunk, piece.span)
+                && (chunk.table.mark == mark || chunk.table.frames.is_empty())
+                && held.eq(piece.pages.iter().map(|page| (*page, identity(*page))))
+        })
 }
 
 /// The identities of every page that goes into a blob.

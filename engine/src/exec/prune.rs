@@ -62,6 +62,8 @@ struct Needed {
     snapshots: BTreeSet<Seq>,
     /// Records from here on.
     floor: Option<Seq>,
+    /// Something pinned up to here cannot be read: whatever was born before may be part of it.
+    unknown_until: Option<Seq>,
 }
 
 impl Needed {
@@ -100,7 +102,7 @@ pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Prun
         // From here on every record says that there is nothing to start from before this manifest snapshot.
         writer.note(|row| row.tail.snapshot = row.tail.snapshot.max(floor), Batch::default())?;
     }
-    needed_since(&log, floor, &mut needed).await?;
+    needed_since(&log, floor, &opened, &mut needed).await?;
     for pinned in &pins {
         needed_by(&log, pinned, opened.tail.floor, options.dry_run, &mut needed).await?;
     }
@@ -184,11 +186,23 @@ async fn floor(log: &Log, opened: &Opened, options: &Options, now: u64) -> Resul
 }
 
 /// What every record from the floor on needs.
-async fn needed_since(log: &Log, floor: Seq, needed: &mut Needed) -> Result<(), EngineError> {
+async fn needed_since(log: &Log, floor: Seq, newest: &Opened, needed: &mut Needed) -> Result<(), EngineError> {
     needed.floor = Some(floor);
     let opened = open_floor(log, floor).await?;
     needed.rows(&rows(log, &opened).await?);
-    for record in log.since(opened.link()).await? {
+    let since = log.since(opened.link()).await?;
+    // A record that cannot be read now may be there tomorrow, or be passed by with a later manifest snapshot: what it and those
+    // behind it need is not known, and nothing may go (I9).
+    let last = since.last().map_or(opened.tail.hash, |record| record.envelope.hash);
+    if last != newest.tail.hash {
+        let end = since.last().map_or(opened.tail.seq, |record| record.envelope.header.seq);
+        return Err(log.inconsistent(format!(
+            "record {} is gone, and the log goes on to record {}: nothing is deleted",
+            end.next(),
+            newest.tail.seq
+        )));
+    }
+    for record in since {
         // An index repeats what stood before the floor too; what is still alive of that, the floor's rows name.
         let ops = if record.envelope.kind == RecordKind::Index { &[] } else { record.body.ops() };
         needed.blobs.extend(
@@ -249,7 +263,9 @@ async fn needed_by(
         }
         // An earlier prune doomed it before it was pinned, and the pinner did not live to take the pin back (rule P2).
         None if seq < floor_before => {
-            tracing::warn!(volume = %log.name(), key = ?pinned.key, %seq, "a pin holds a state that was pruned before");
+            // Or its manifest snapshot is missing, today or for good: then nothing that may be part of it is deleted (I9).
+            tracing::warn!(volume = %log.name(), key = ?pinned.key, %seq, "a pin holds a state that cannot be read");
+            needed.unknown_until = needed.unknown_until.max(Some(seq));
             Ok(())
         }
         None => Err(log.inconsistent(format!("the state of record {seq}, which a pin holds, cannot be read"))),
@@ -259,8 +275,14 @@ async fn needed_by(
 impl Needed {
     fn needs(&self, key: &ObjectKey) -> bool {
         match key {
-            ObjectKey::Blob(name) => self.blobs.contains(name),
-            ObjectKey::Snapshot(seq) => self.snapshots.contains(seq),
+            // The rows of an older state may have been summed up later.
+            ObjectKey::Blob(name) => {
+                let unknown = self.unknown_until.is_some_and(|seq| name.birth <= seq || name.kind == BlobKind::Shard);
+                unknown || self.blobs.contains(name)
+            }
+            ObjectKey::Snapshot(seq) => {
+                self.unknown_until.is_some_and(|until| *seq <= until) || self.snapshots.contains(seq)
+            }
             ObjectKey::Record(seq) => self.floor.is_some_and(|floor| *seq >= floor),
             ObjectKey::Pin(_) | ObjectKey::Head => true,
             ObjectKey::Probe(_) => false,

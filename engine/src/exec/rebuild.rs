@@ -10,7 +10,8 @@ use littoral_format as format;
 use littoral_ports::{Batch, Manifest, Progress, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
-    BlobKind, BlobRef, ChunkId, ChunkRow, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, Snapshot, VolumeRow,
+    BlobKind, BlobRef, ChunkId, ChunkRow, FrameTable, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, Snapshot,
+    VolumeRow,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -169,16 +170,20 @@ async fn identities(
     while let Some((chunk, base)) = read.try_next().await? {
         let Some(known) = rows.get(&chunk) else { continue };
         let mut live: BTreeMap<PageNo, PageIdentity> = BTreeMap::new();
-        let mut learn = |index: &format::blob::Index, last_live: PageNo| {
-            let listed = index.chunks.iter().filter(|entry| entry.chunk == chunk).flat_map(|entry| &entry.identities);
-            live.extend(listed.filter(|(page, _)| *page <= last_live).copied());
+        let mut learn = |index: &format::blob::Index, blob: &BlobRef, table: &FrameTable, last_live: PageNo| {
+            // A footer that is whole may still be another blob's: what it says of pages would hide changes.
+            let Some(own) = index.chunks.iter().find(|entry| entry.chunk == chunk && entry.table == *table) else {
+                return Err(log.inconsistent(format!("{} is not the blob that chunk {chunk} names", blob.name)));
+            };
+            live.extend(own.identities.iter().filter(|(page, _)| *page <= last_live).copied());
+            Ok(())
         };
         if let (Some(known), Some(index)) = (&known.base, &base) {
-            learn(index, known.last_live);
+            learn(index, &known.blob, &known.table, known.last_live)?;
         }
         for delta in &known.deltas {
             if let Some(index) = packs.get(&delta.blob) {
-                learn(index, delta.last_live);
+                learn(index, &delta.blob, &delta.table, delta.last_live)?;
             }
         }
         let identities = live.into_iter().collect();

@@ -126,7 +126,7 @@ pub fn stage(
 }
 
 /// Tells this blob's frames from those of every other blob: what goes in decides it, so that the same job makes the same blob.
-fn mark(recipe: &Recipe, input: &[u8; 32]) -> u64 {
+pub(super) fn mark(recipe: &Recipe, input: &[u8; 32]) -> u64 {
     let mut hasher = format::hash::BlobHasher::new();
     hasher.update(&recipe.key.0);
     hasher.update(&recipe.birth.0.to_le_bytes());
