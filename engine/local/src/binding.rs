@@ -198,6 +198,8 @@ device = \"18446744073709551615\"
 inode = \"9223372036854775808\"
 ";
         assert_eq!(one.print(Path::new("x")).unwrap(), expected);
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md");
+        assert!(std::fs::read_to_string(page).unwrap().contains(&format!("```toml\n{expected}```\n")));
     }
 
     #[test]

@@ -207,6 +207,15 @@ mod tests {
     }
 
     #[test]
+    fn the_file_looks_as_documented() {
+        let lines = [header(&PURPOSE), boot("5f6e"), done(span(0, 100)), synced(1)].concat();
+        assert!(lines.starts_with("littoral-restore 1 ") && lines.contains(" inode=5 17ba68c2f7e0dbb5\n"), "{lines}");
+        let shown: String = lines.lines().map(|line| format!("{} CRC\n", line.rsplit_once(' ').unwrap().0)).collect();
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/format.md");
+        assert!(std::fs::read_to_string(page).unwrap().contains(&format!("```text\n{shown}```\n")), "{shown}");
+    }
+
+    #[test]
     fn a_journal_of_anything_else_is_none() {
         let text = [header(&PURPOSE), boot("A"), done(span(0, 100))].concat();
         for other in [

@@ -18,6 +18,7 @@ pub mod output;
 pub mod quota;
 pub mod scratch;
 pub mod store;
+pub mod tracker;
 
 mod binding;
 mod durable;
@@ -30,3 +31,4 @@ pub use output::{OutputFile, OutputState};
 pub use quota::LocalQuota;
 pub use scratch::{JobDir, Scratch, StagedFile, StagedWriter};
 pub use store::{FileState, Found, Store, StoreOptions};
+pub use tracker::Tracker;

@@ -1,0 +1,507 @@
+//! What all processes that have a database open know of it together: which bytes may differ from the last checkpoint.
+//!
+//! What this room promises:
+//! 1. Every write that is marked before it happens is in the marks of the next checkpoint that begins after it, or of a later one,
+//!    until one was published (rule S10): two banks, flipped when a checkpoint begins.
+//! 2. A database that somebody changed while nobody here looked (rule S7), that is another file than before, or that was open when the
+//!    machine or its last process died, is one of which *nothing is known*. So is everything that could not be kept.
+//! 3. The file is allocated before it is touched and never shrinks (rule S19): a full disk is an answer, not a SIGBUS.
+//! 4. Losing the file costs a comparison of all pages, never a change.
+//!
+//! Marks are kept in steps of [`UNIT`] bytes of the database file, whatever its page size: what is marked too much is found
+//! to be unchanged by the pages' identities.
+//!
+//! What may never enter: SQLite, what a page holds, when to make a checkpoint.
+
+mod map;
+
+use crate::durable::{create_dirs, parent};
+use crate::error::{LocalError, on};
+use littoral_types::{Epoch, Generation, VolumeId};
+use map::Map;
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// Bytes of the database that one mark stands for.
+pub const UNIT: u64 = 4096;
+
+/// Its format, which is part of the file's name: another version begins with its own, knowing nothing.
+const SUFFIX: &str = "track1";
+const MAGIC: u64 = u64::from_le_bytes(*b"LITTRCK1");
+const HEADER_BYTES: u64 = 4096;
+const WORD: usize = size_of::<u64>();
+/// Marks of one block: a page of the file for each bank.
+const BLOCK_UNITS: u64 = 4096 * 8;
+const BANK_WORDS: usize = 4096 / WORD;
+const BLOCK_BYTES: u64 = 2 * 4096;
+/// Blocks are allocated so many at once: a gigabyte of database.
+const BLOCKS_STEP: u64 = 8;
+/// Blocks mapped at once: 128 GiB of database.
+const SEGMENT_BLOCKS: u64 = 1024;
+/// 32 TiB of database.
+const SEGMENTS: usize = 256;
+/// More marks than this are answered as "nothing is known": reading all pages in order is as quick.
+const MARKS_MAX: u64 = 1 << 22;
+const FENCE_TEXT: usize = 1024;
+
+/// Where the header's words lie.
+mod at {
+    pub(super) const MAGIC: usize = 0;
+    pub(super) const ACTIVE: usize = 1;
+    /// One for each bank.
+    pub(super) const UNKNOWN: usize = 2;
+    /// One for each bank, inverted, so that a new file says "nowhere".
+    pub(super) const CUT: usize = 4;
+    pub(super) const COMMITS: usize = 6;
+    pub(super) const BLOCKS: usize = 7;
+    /// Whether what follows was written by whoever left last.
+    pub(super) const DETACHED: usize = 8;
+    pub(super) const TRACE: usize = 9;
+    pub(super) const BOOT: usize = 14;
+    pub(super) const BASE_SET: usize = 16;
+    pub(super) const BASE_VOLUME: usize = 17;
+    pub(super) const BASE_GENERATION: usize = 19;
+    pub(super) const BASE_COMMITS: usize = 20;
+    /// The epoch that fenced us, zero for none; then the text's length, then the text.
+    pub(super) const FENCED: usize = 24;
+    pub(super) const FENCE_LEN: usize = 25;
+    pub(super) const FENCE_TEXT: usize = 26;
+}
+
+/// What tells whether a file was changed: all that the file system keeps of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trace {
+    words: [u64; 5],
+}
+
+impl Trace {
+    /// Looks at a file without opening it (rule S9). `None` when it cannot be looked at.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        let (seconds, nanos) = (found.ctime().cast_unsigned(), found.ctime_nsec().cast_unsigned());
+        Some(Self { words: [found.dev(), found.ino(), found.size(), seconds, nanos] })
+    }
+}
+
+/// The state that marks are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Basis {
+    /// Whose.
+    pub volume: VolumeId,
+    /// As of which checkpoint.
+    pub generation: Generation,
+}
+
+/// What may differ, as of the moment a checkpoint began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Where they are counted from; `None` when nothing is known.
+    pub basis: Option<Basis>,
+    /// The database was cut to this many bytes at least once: whatever lies behind is new.
+    pub cut: Option<u64>,
+    /// Places that were written, in units, ascending.
+    pub units: Vec<u64>,
+    /// Commits that were counted up to now.
+    pub commits: u64,
+    /// And up to the basis.
+    pub commits_before: u64,
+}
+
+/// The file, attached to.
+#[derive(Debug)]
+pub struct Tracker {
+    path: PathBuf,
+    file: File,
+    header: Map,
+    segments: Box<[OnceLock<Map>]>,
+    growing: Mutex<()>,
+    left: AtomicBool,
+}
+
+impl Tracker {
+    /// Where a database's tracker lies in a store's directory: a name of its own for every path.
+    pub fn path_of(store_root: &Path, database: &Path) -> PathBuf {
+        let hash = littoral_format::hash::blob(database.as_os_str().as_encoded_bytes()).to_string();
+        let short = hash.get(..16).unwrap_or_default();
+        store_root.join("tracker").join(format!("{short}.{SUFFIX}"))
+    }
+
+    /// Attaches to a database's tracker, or begins one that knows nothing. `trace` is what the file says of itself now.
+    pub fn attach(path: &Path, trace: Option<Trace>) -> Result<Self, LocalError> {
+        create_dirs(parent(path))?;
+        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let file = options.map_err(on("open", path))?;
+        allocate(&file, HEADER_BYTES).map_err(on("allocate", path))?;
+        let header = Map::new(&file, 0, HEADER_BYTES as usize).map_err(on("map", path))?;
+        let segments = (0..SEGMENTS).map(|_| OnceLock::new()).collect();
+        let growing = Mutex::new(());
+        let tracker = Self { path: path.to_owned(), file, header, segments, growing, left: AtomicBool::new(false) };
+        tracker.arrive(trace)?;
+        Ok(tracker)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn arrive(&self, trace: Option<Trace>) -> Result<(), LocalError> {
+        let alone = match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => true,
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                flock(&self.file, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
+                false
+            }
+            Err(error) => return Err(on("lock", &self.path)(error)),
+        };
+        if alone && !self.is_whole()? {
+            // New, or cut off, or never finished. Old marks that show again when it grows are too many, never too few.
+            (0..HEADER_BYTES as usize / WORD).for_each(|at| self.set(at, 0));
+            self.mark_unknown();
+            self.set(at::MAGIC, MAGIC);
+        }
+        let left_in_order = self.header.word(at::DETACHED).swap(0, Ordering::SeqCst) == 1;
+        // Nobody was here and nobody had said goodbye: what happened since is not known. Who finds others here joins them.
+        let known = if left_in_order { self.left_at() == trace.map(|trace| (trace, boot())) } else { !alone };
+        if !known {
+            self.mark_unknown();
+        }
+        if alone {
+            flock(&self.file, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the file is as long as it says, so that whatever is touched is there.
+    fn is_whole(&self) -> Result<bool, LocalError> {
+        let len = self.file.metadata().map_err(on("look at", &self.path))?.len();
+        let blocks = self.get(at::BLOCKS).min(SEGMENTS as u64 * SEGMENT_BLOCKS);
+        Ok(self.get(at::MAGIC) == MAGIC && len >= HEADER_BYTES + blocks * BLOCK_BYTES)
+    }
+
+    fn left_at(&self) -> Option<(Trace, Option<[u64; 2]>)> {
+        let words = std::array::from_fn(|nth| self.get(at::TRACE + nth));
+        let boot = [self.get(at::BOOT), self.get(at::BOOT + 1)];
+        Some((Trace { words }, Some(boot)))
+    }
+
+    /// Says goodbye, after the last connection of this process was closed. Whoever is the last one writes down what the file
+    /// looked like, so that a change behind our back is noticed. A forked child must not call it: the lock is its parent's.
+    pub fn leave(&self, database: &Path) {
+        if self.left.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && let (Some(trace), Some(boot)) = (Trace::of(database), boot())
+        {
+            for (nth, word) in trace.words.into_iter().enumerate() {
+                self.set(at::TRACE + nth, word);
+            }
+            self.set(at::BOOT, boot[0]);
+            self.set(at::BOOT + 1, boot[1]);
+            self.set(at::DETACHED, 1);
+        }
+        // The lock may have been lost in trying; either way it goes now.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.header.word(at).load(Ordering::SeqCst)
+    }
+
+    fn set(&self, at: usize, value: u64) {
+        self.header.word(at).store(value, Ordering::SeqCst);
+    }
+
+    /// Does something to the bank that is in use. A flip that came between is noticed, and it is done to the other one too.
+    #[inline]
+    fn on_active(&self, act: impl Fn(usize)) {
+        loop {
+            let bank = self.bank();
+            act(bank);
+            if self.bank() == bank {
+                return;
+            }
+        }
+    }
+
+    #[inline]
+    fn bank(&self) -> usize {
+        (self.get(at::ACTIVE) & 1) as usize
+    }
+
+    /// Marks bytes of the database file that are about to be written.
+    #[inline]
+    pub fn mark(&self, offset: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let last = offset.saturating_add(len - 1) / UNIT;
+        for unit in offset / UNIT..=last {
+            self.mark_unit(unit);
+        }
+    }
+
+    #[inline]
+    fn mark_unit(&self, unit: u64) {
+        let Some((map, start)) = self.block(unit / BLOCK_UNITS) else { return self.mark_unknown() };
+        let (word, bit) = ((unit % BLOCK_UNITS / 64) as usize, 1 << (unit % 64));
+        self.on_active(|bank| {
+            let word = map.word(start + bank * BANK_WORDS + word);
+            if word.load(Ordering::SeqCst) & bit == 0 {
+                word.fetch_or(bit, Ordering::SeqCst);
+            }
+        });
+    }
+
+    /// The database is about to be cut to so many bytes: what grows there again is new, written or not (rule S11).
+    pub fn mark_cut(&self, size: u64) {
+        self.on_active(|bank| {
+            self.header.word(at::CUT + bank).fetch_max(!size, Ordering::SeqCst);
+        });
+    }
+
+    /// From here on nothing is known: the next checkpoint compares all pages.
+    pub fn mark_unknown(&self) {
+        self.on_active(|bank| self.set(at::UNKNOWN + bank, 1));
+    }
+
+    /// Counts a commit. For people, and for the distance of LSNs; no page depends on it.
+    #[inline]
+    pub fn count_commit(&self) {
+        self.header.word(at::COMMITS).fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Commits that were counted since the last checkpoint. A hint.
+    pub fn commits_since(&self) -> u64 {
+        self.get(at::COMMITS).saturating_sub(self.get(at::BASE_COMMITS))
+    }
+
+    /// Where marks are counted from; `None` when nothing is known.
+    pub fn basis(&self) -> Option<Basis> {
+        let unknown = self.get(at::UNKNOWN) | self.get(at::UNKNOWN + 1);
+        (unknown == 0 && self.get(at::BASE_SET) == 1).then(|| self.basis_word())
+    }
+
+    fn basis_word(&self) -> Basis {
+        let mut id = [0; 16];
+        for (half, at) in id.chunks_exact_mut(WORD).zip(at::BASE_VOLUME..) {
+            half.copy_from_slice(&self.get(at).to_le_bytes());
+        }
+        Basis { volume: VolumeId(id), generation: Generation(self.get(at::BASE_GENERATION)) }
+    }
+
+    /// How many bytes of the database are marked now, roughly.
+    pub fn marked_bytes(&self) -> u64 {
+        let words = self.words().map(|(_, word)| (word(0) | word(1)).count_ones());
+        words.map(u64::from).sum::<u64>() * UNIT
+    }
+
+    /// Every word of marks: where it begins, and what each bank holds.
+    fn words(&self) -> impl Iterator<Item = (u64, impl Fn(usize) -> u64)> {
+        (0..self.get(at::BLOCKS)).filter_map(|block| Some((block, self.block(block)?))).flat_map(
+            |(block, (map, start))| {
+                (0..BANK_WORDS).map(move |word| {
+                    let read = move |bank| map.word(start + bank * BANK_WORDS + word).load(Ordering::SeqCst);
+                    (block * BLOCK_UNITS + word as u64 * 64, read)
+                })
+            },
+        )
+    }
+
+    /// A checkpoint begins: the marks so far are set aside, and new ones go to the other bank. One checkpoint at a time; the store's
+    /// worker lock sees to it. What an interrupted one had set aside is taken up again.
+    pub fn begin(&self) -> Marks {
+        self.put_back();
+        let old = self.bank();
+        self.set(at::ACTIVE, 1 - old as u64);
+        let commits = self.get(at::COMMITS);
+        let marked: u64 = self.words().map(|(_, word)| u64::from(word(old).count_ones())).sum();
+        let known = self.get(at::UNKNOWN + old) == 0 && self.get(at::BASE_SET) == 1 && marked <= MARKS_MAX;
+        let units = match known {
+            true => self.words().flat_map(|(first, word)| bits(word(old)).map(move |bit| first + bit)).collect(),
+            false => Vec::new(),
+        };
+        Marks {
+            basis: known.then(|| self.basis_word()),
+            cut: Some(!self.get(at::CUT + old)).filter(|cut| *cut != u64::MAX),
+            units,
+            commits,
+            commits_before: self.get(at::BASE_COMMITS).min(commits),
+        }
+    }
+
+    /// Places that were marked since the last [`Tracker::begin`], and whether nothing is known of them after all.
+    pub fn since_begin(&self) -> Marks {
+        let new = self.bank();
+        let units = self.words().flat_map(|(first, word)| bits(word(new)).map(move |bit| first + bit)).collect();
+        Marks {
+            basis: (self.get(at::UNKNOWN + new) == 0).then(|| self.basis_word()),
+            cut: Some(!self.get(at::CUT + new)).filter(|cut| *cut != u64::MAX),
+            units,
+            commits: self.get(at::COMMITS),
+            commits_before: self.get(at::BASE_COMMITS),
+        }
+    }
+
+    /// What was set aside is in the object store, as of this state.
+    pub fn published(&self, basis: Basis, commits: u64) {
+        // Nothing is known while the two halves of it disagree: a kill in between costs a comparison.
+        self.set(at::BASE_SET, 0);
+        let old = 1 - self.bank();
+        self.clear(old);
+        for (half, at) in basis.volume.0.chunks_exact(WORD).zip(at::BASE_VOLUME..) {
+            self.set(at, half.try_into().map_or(0, u64::from_le_bytes));
+        }
+        self.set(at::BASE_GENERATION, basis.generation.0);
+        self.set(at::BASE_COMMITS, commits);
+        self.set(at::BASE_SET, 1);
+    }
+
+    /// Nothing was published: what was set aside counts again.
+    pub fn put_back(&self) {
+        let (new, old) = (self.bank(), 1 - self.bank());
+        if self.get(at::UNKNOWN + old) != 0 {
+            self.set(at::UNKNOWN + new, 1);
+        }
+        self.header.word(at::CUT + new).fetch_max(self.get(at::CUT + old), Ordering::SeqCst);
+        self.each_word(|map, start, word| {
+            let aside = map.word(start + old * BANK_WORDS + word).load(Ordering::SeqCst);
+            if aside != 0 {
+                map.word(start + new * BANK_WORDS + word).fetch_or(aside, Ordering::SeqCst);
+            }
+        });
+        self.clear(old);
+    }
+
+    fn clear(&self, bank: usize) {
+        self.each_word(|map, start, word| {
+            let word = map.word(start + bank * BANK_WORDS + word);
+            if word.load(Ordering::SeqCst) != 0 {
+                word.store(0, Ordering::SeqCst);
+            }
+        });
+        self.set(at::CUT + bank, 0);
+        self.set(at::UNKNOWN + bank, 0);
+    }
+
+    fn each_word(&self, act: impl Fn(&Map, usize, usize)) {
+        for block in 0..self.get(at::BLOCKS) {
+            let Some((map, start)) = self.block(block) else { continue };
+            (0..BANK_WORDS).for_each(|word| act(map, start, word));
+        }
+    }
+
+    /// A block's mapping, and the word in it where the block begins. `None` when there is no room for it.
+    #[inline]
+    fn block(&self, block: u64) -> Option<(&Map, usize)> {
+        if block >= self.get(at::BLOCKS) && !self.grow(block) {
+            return None;
+        }
+        let segment = block / SEGMENT_BLOCKS;
+        let map = match self.segments.get(usize::try_from(segment).ok()?)?.get() {
+            Some(map) => map,
+            None => self.segment(segment)?,
+        };
+        Some((map, (block % SEGMENT_BLOCKS * BLOCK_BYTES) as usize / WORD))
+    }
+
+    #[cold]
+    fn segment(&self, segment: u64) -> Option<&Map> {
+        let slot = self.segments.get(usize::try_from(segment).ok()?)?;
+        let bytes = SEGMENT_BLOCKS * BLOCK_BYTES;
+        match Map::new(&self.file, HEADER_BYTES + segment * bytes, bytes as usize) {
+            Ok(map) => Some(slot.get_or_init(|| map)),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "cannot be mapped: the next checkpoint compares all pages");
+                None
+            }
+        }
+    }
+
+    #[cold]
+    fn grow(&self, block: u64) -> bool {
+        let _one = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        if block >= SEGMENTS as u64 * SEGMENT_BLOCKS {
+            return false;
+        }
+        let blocks = (block + 1).next_multiple_of(BLOCKS_STEP);
+        match allocate(&self.file, HEADER_BYTES + blocks * BLOCK_BYTES) {
+            Ok(()) => {
+                self.header.word(at::BLOCKS).fetch_max(blocks, Ordering::SeqCst);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "no room: the next checkpoint compares all pages");
+                false
+            }
+        }
+    }
+
+    /// Another writer's term began (rule P4): every process that has the database open is to know.
+    pub fn fence(&self, epoch: Epoch, owner: &str) {
+        let mut end = owner.len().min(FENCE_TEXT);
+        while !owner.is_char_boundary(end) {
+            end -= 1;
+        }
+        let text = owner.as_bytes().get(..end).unwrap_or_default();
+        for (nth, part) in text.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..part.len()].copy_from_slice(part);
+            self.set(at::FENCE_TEXT + nth, u64::from_le_bytes(word));
+        }
+        self.set(at::FENCE_LEN, text.len() as u64);
+        self.set(at::FENCED, epoch.0);
+    }
+
+    /// The term is ours again.
+    pub fn unfence(&self) {
+        self.set(at::FENCED, 0);
+    }
+
+    /// Whether another writer's term began.
+    #[inline]
+    pub fn is_fenced(&self) -> bool {
+        self.get(at::FENCED) != 0
+    }
+
+    /// Whose term began.
+    pub fn fenced(&self) -> Option<(Epoch, String)> {
+        let epoch = self.get(at::FENCED);
+        if epoch == 0 {
+            return None;
+        }
+        let len = usize::try_from(self.get(at::FENCE_LEN)).unwrap_or(0).min(FENCE_TEXT);
+        let bytes: Vec<u8> =
+            (0..len.div_ceil(WORD)).flat_map(|nth| self.get(at::FENCE_TEXT + nth).to_le_bytes()).collect();
+        let text = bytes.get(..len).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
+        Some((Epoch(epoch), text))
+    }
+}
+
+fn bits(word: u64) -> impl Iterator<Item = u64> {
+    (0..64).filter(move |bit| word >> bit & 1 == 1)
+}
+
+/// Room for a file's first bytes, for good.
+fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
+}
+
+/// Which boot of the machine this is; memory that was mapped before another one may be lost.
+fn boot() -> Option<[u64; 2]> {
+    static BOOT: OnceLock<Option<[u64; 2]>> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+        let number = u128::from_str_radix(&digits, 16).ok()?;
+        Some([(number >> 64) as u64, number as u64])
+    })
+}
+
+#[cfg(test)]
+mod tests;
