@@ -86,7 +86,7 @@ UNSAFE = [
     "vfs/src/raw/*",
     "bindings/c/*",
     "engine/manifest/src/open.rs",
-    "engine/local/src/map.rs",
+    "engine/local/src/tracker/map.rs",
     # libsql's C interface: the database as one consistent reader sees it.
     "cli/src/sqlite/raw.rs",
     # SQLite's lock page moved to where tests can reach it.

@@ -1,8 +1,8 @@
 //! Where blobs are staged before they are uploaded: `checkpoint_scratch/{volume}-{birth}/{input}`.
 //!
-//! Nothing here is synced to the disk. A staged file is only ever used again after all of it was hashed: what a kill or a
-//! power loss left half-written is found out and staged anew, which costs work and never content. What may rest on staged
-//! bytes (a record) is published after their upload.
+//! Nothing here is synced to the disk, and nothing that an earlier attempt left here is used again: what was uploaded the
+//! manifest knows, the rest is staged anew, which costs work and never content. What may rest on staged bytes (a record) is
+//! published after their upload. So all that lies here counts against the quota, while somebody works.
 
 use crate::durable::{remove_if_there, suffixed};
 use crate::error::{LocalError, on};
@@ -31,15 +31,15 @@ impl Scratch {
         Self { dir, quota }
     }
 
-    /// The directory of the job that a volume runs since this birth: made, or as an earlier process left it.
+    /// The directory of the job that a volume runs since this birth, made where it is missing.
     pub fn job(&self, volume: &VolumeId, birth: Seq) -> Result<JobDir, LocalError> {
         let dir = self.dir.join(format!("{volume}-{birth}"));
         fs::create_dir_all(&dir).map_err(on("create the directory", &dir))?;
         Ok(JobDir { dir, quota: Arc::clone(&self.quota) })
     }
 
-    /// Removes the directories of jobs that nobody keeps; how many. Only for the store's worker: nobody else has jobs.
-    pub fn sweep(&self, keep: impl Fn(&VolumeId, Seq) -> bool) -> Result<u64, LocalError> {
+    /// Removes the directories of all jobs; how many. Only for the store's worker, before a job begins: nobody else has any.
+    pub fn sweep(&self) -> Result<u64, LocalError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -49,8 +49,7 @@ impl Scratch {
         for entry in entries {
             let path = entry.map_err(on("list", &self.dir))?.path();
             // What does not bear a job's name is not ours to remove.
-            let Some((volume, birth)) = path.file_name().and_then(|name| job_of(name.to_str()?)) else { continue };
-            if !keep(&volume, birth) {
+            if path.file_name().and_then(|name| job_of(name.to_str()?)).is_some() {
                 fs::remove_dir_all(&path).map_err(on("remove", &path))?;
                 swept += 1;
             }
@@ -220,7 +219,7 @@ impl Drop for StagedWriter {
 }
 
 /// A staged blob: its bytes stay what they are, readable from any thread. Its bytes count against the quota as long as this
-/// lives; its file stays until it or its job is removed, so that a job can go on where a killed one stopped.
+/// lives; its file stays until it or its job is removed.
 #[derive(Debug)]
 pub struct StagedFile {
     path: PathBuf,
@@ -378,25 +377,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_is_gone_and_a_sweep_takes_only_abandoned_jobs() {
+    fn what_is_given_up_is_gone_and_a_sweep_takes_jobs_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let (scratch, quota) = scratch(dir.path(), u64::MAX);
-        assert_eq!(scratch.sweep(|_, _| false).unwrap(), 0);
+        assert_eq!(scratch.sweep().unwrap(), 0);
         let job = scratch.job(&VolumeId([1; 16]), Seq(7)).unwrap();
         let mut writer = job.begin(&[1; 32]).unwrap();
         writer.write(&bytes(STEP * 2)).unwrap();
         drop(writer);
         assert_eq!((fs::read_dir(job.path_of_dir()).unwrap().count(), quota.used()), (0, 0));
 
-        let kept = scratch.job(&VolumeId([2; 16]), Seq(8)).unwrap();
-        drop(stage(&kept, 1, b"kept", 2));
+        let other = scratch.job(&VolumeId([2; 16]), Seq(8)).unwrap();
+        drop(stage(&other, 1, b"abandoned", 2));
         drop(stage(&job, 1, b"abandoned", 2));
         let foreign = dir.path().join("checkpoint_scratch/notes");
         fs::create_dir(&foreign).unwrap();
-        assert_eq!(scratch.sweep(|volume, birth| (*volume, birth) == (VolumeId([2; 16]), Seq(8))).unwrap(), 1);
-        assert!(!job.path_of_dir().exists() && kept.path_of_dir().exists() && foreign.exists());
-        kept.clone().remove().unwrap();
-        assert!(!kept.path_of_dir().exists());
-        kept.remove().unwrap();
+        assert_eq!(scratch.sweep().unwrap(), 2);
+        assert!(!job.path_of_dir().exists() && !other.path_of_dir().exists() && foreign.exists());
+        other.remove().unwrap();
     }
 }

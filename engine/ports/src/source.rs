@@ -28,7 +28,18 @@ pub enum Changed {
     Pages(Vec<PageNo>),
 }
 
-/// A database standing still: every read answers as of one commit, whatever others write meanwhile.
+/// Whether what was read so far is of one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// It is: of the one that [`PageSource::page_count`] speaks of.
+    Still,
+    /// The source has moved to a newer commit, and these pages, ascending, may have changed since they were read.
+    Moved(Vec<PageNo>),
+}
+
+/// A database's pages at a commit. One that stands still answers every read as of one commit, whatever others write meanwhile; one
+/// that cannot (rule S16: no reader stands still for long) answers each read as of some commit, and says at the end which pages
+/// are to be read again.
 pub trait PageSource: Send {
     /// The page size.
     fn page_size(&self) -> PageSize;
@@ -41,6 +52,17 @@ pub trait PageSource: Send {
 
     /// Which pages to look at.
     fn changed(&self) -> Changed;
+
+    /// Commits since the last checkpoint, as far as anybody counted; one at least.
+    fn commits(&self) -> u64 {
+        1
+    }
+
+    /// Asked when everything was read. Size and number of pages may be others afterwards; the page size stays. Whoever reads
+    /// again what is named, and asks again, gets to [`CaughtUp::Still`] after a bounded number of rounds.
+    fn catch_up(&mut self) -> Result<CaughtUp, SourceError> {
+        Ok(CaughtUp::Still)
+    }
 
     /// Reads one whole page; `into` is one page long. Ascending reads are the fast ones.
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError>;

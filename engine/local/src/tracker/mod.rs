@@ -66,6 +66,7 @@ mod at {
     pub(super) const BASE_VOLUME: usize = 17;
     pub(super) const BASE_GENERATION: usize = 19;
     pub(super) const BASE_COMMITS: usize = 20;
+    pub(super) const BASE_WAL: usize = 21;
     /// The epoch that fenced us, zero for none; then the text's length, then the text.
     pub(super) const FENCED: usize = 24;
     pub(super) const FENCE_LEN: usize = 25;
@@ -94,6 +95,17 @@ pub struct Basis {
     pub volume: VolumeId,
     /// As of which checkpoint.
     pub generation: Generation,
+    /// Where in the WAL it ended: what comes after that was not in it.
+    pub wal: WalPlace,
+}
+
+/// A place in a WAL. All zeros where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalPlace {
+    /// The header's salts, which change when a WAL starts over.
+    pub salts: u64,
+    /// The last frame.
+    pub frame: u64,
 }
 
 /// What may differ, as of the moment a checkpoint began.
@@ -292,7 +304,8 @@ impl Tracker {
         for (half, at) in id.chunks_exact_mut(WORD).zip(at::BASE_VOLUME..) {
             half.copy_from_slice(&self.get(at).to_le_bytes());
         }
-        Basis { volume: VolumeId(id), generation: Generation(self.get(at::BASE_GENERATION)) }
+        let wal = WalPlace { salts: self.get(at::BASE_WAL), frame: self.get(at::BASE_WAL + 1) };
+        Basis { volume: VolumeId(id), generation: Generation(self.get(at::BASE_GENERATION)), wal }
     }
 
     /// How many bytes of the database are marked now, roughly.
@@ -359,6 +372,8 @@ impl Tracker {
         }
         self.set(at::BASE_GENERATION, basis.generation.0);
         self.set(at::BASE_COMMITS, commits);
+        self.set(at::BASE_WAL, basis.wal.salts);
+        self.set(at::BASE_WAL + 1, basis.wal.frame);
         self.set(at::BASE_SET, 1);
     }
 

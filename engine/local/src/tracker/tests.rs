@@ -30,7 +30,8 @@ impl Rig {
     }
 }
 
-const BASIS: Basis = Basis { volume: VolumeId([7; 16]), generation: Generation(3) };
+const BASIS: Basis =
+    Basis { volume: VolumeId([7; 16]), generation: Generation(3), wal: WalPlace { salts: 5, frame: 6 } };
 
 fn settle(tracker: &Tracker) {
     let marks = tracker.begin();
