@@ -135,9 +135,7 @@ pub async fn open_for_writing(
     let opening = Opening { stores, components, target, log: Log::new(stores.remote.clone(), name) };
     let (writer, finished_intent) = opening.writer(id).await?;
     let scratch = stores.store.scratch(components.quota.clone());
-    let running = writer.manifest().job(&writer.row().meta.id)?.map(|(birth, _)| birth);
-    let ours = writer.row().meta.id;
-    scratch.sweep(|volume, birth| *volume == ours && running == Some(birth))?;
+    scratch.sweep()?;
     Ok(Session { writer, scratch, finished_intent, _lock: lock })
 }
 

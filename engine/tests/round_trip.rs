@@ -11,12 +11,13 @@ use littoral_engine::exec::snapshot::{snapshot_if_due, write_snapshot};
 use littoral_engine::exec::verify::verify;
 use littoral_engine::{EngineError, Log, Session, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
-use littoral_plan::KeepPolicy;
-use littoral_ports::{Changed, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
+use littoral_plan::{CheckpointPolicy, KeepPolicy};
+use littoral_ports::{Changed, Crash, Faults, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
 use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
 /// A database in memory.
@@ -183,4 +184,65 @@ async fn every_checkpoint_comes_back_byte_for_byte_through_coalescing_snapshots_
         "{refused:?}"
     );
     assert!(other.restored(At::Newest, out.path()).await == theirs.bytes());
+}
+
+/// Looks at the scratch at every named point.
+#[derive(Debug)]
+struct Watch {
+    scratch: PathBuf,
+    most: AtomicU64,
+}
+
+impl Faults for Watch {
+    fn reach(&self, _: &'static str) -> Result<(), Crash> {
+        let bytes = std::fs::read_dir(&self.scratch).into_iter().flatten().flatten().flat_map(|job| {
+            let files = std::fs::read_dir(job.path()).into_iter().flatten().flatten();
+            files.map(|file| file.metadata().map_or(0, |data| data.len())).collect::<Vec<_>>()
+        });
+        self.most.fetch_max(bytes.sum(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// What was uploaded takes no room, and what has none yet waits for it: a database may be far larger than the quota (I7).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn staged_blobs_of_a_database_larger_than_the_quota_never_take_more_than_it() {
+    const QUOTA: u64 = 3 << 20;
+    let remote = Arc::new(MemoryRemote::new("bounded"));
+    let mut machine = Machine::new(&remote);
+    let scratch = machine.stores.store.root().join("checkpoint_scratch");
+    let watch = Arc::new(Watch { scratch: scratch.clone(), most: AtomicU64::new(0) });
+    machine.components.quota = Arc::new(LocalQuota::new("store", QUOTA));
+    machine.components.faults = watch.clone();
+    let mut pages = Pages::new(65536, 6 * 1024);
+    let mut seed = 5u64;
+    let mut noise = |pages: &mut Pages, at: usize| {
+        for byte in &mut pages.pages[at] {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = (seed >> 56) as u8;
+        }
+    };
+    pages.pages.iter_mut().for_each(|page| page.fill(0));
+    (0..6).for_each(|chunk| (0..16).for_each(|page| noise(&mut pages, chunk * 1024 + page)));
+    // What a killed attempt left behind is in nobody's way.
+    let left = scratch.join(format!("{}-1", littoral_types::VolumeId([9; 16])));
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("left"), vec![1; QUOTA as usize]).unwrap();
+    let mut session = machine.open().await.unwrap();
+    let options = Options {
+        policy: CheckpointPolicy { pack_bytes_max: 1, ..CheckpointPolicy::default() },
+        compression: Compression::None,
+    };
+    let done = checkpoint(&mut session.writer, &session.scratch, &mut pages, &options).await.unwrap().unwrap();
+    assert!(done.blobs == 6 && done.bytes > 2 * QUOTA, "{done:?}");
+    for _ in 0..3 {
+        (0..6).for_each(|chunk| (0..16).for_each(|page| noise(&mut pages, chunk * 1024 + page)));
+        let done = checkpoint(&mut session.writer, &session.scratch, &mut pages, &options).await.unwrap().unwrap();
+        assert!(done.blobs == 6 && done.bytes > 2 * QUOTA, "{done:?}");
+    }
+    let most = watch.most.load(Ordering::Relaxed);
+    assert!((1 << 20..=QUOTA).contains(&most), "{most} bytes lay in the scratch");
+    drop(session);
+    let out = tempfile::tempdir().unwrap();
+    assert!(machine.restored(At::Newest, out.path()).await == pages.bytes());
 }

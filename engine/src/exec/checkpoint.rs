@@ -4,24 +4,24 @@
 //! |---|---|---|
 //! | compared | nothing | again |
 //! | job begun | its birth, in the manifest | the same birth, so that equal blobs get equal names |
-//! | each blob staged, uploaded, noted | the blob; the note | a noted blob is not made again |
+//! | each blob staged, uploaded, noted; its file removed | the blob; the note | a noted blob is not made again |
 //! | record published | see [`crate::log::publish`] | finished from the intent |
 //! | scratch cleaned | | swept |
 
 use super::diff::{Difference, diff};
-use super::stage::{self, Piece, Recipe, stage};
+use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
 use littoral_format::blob::Index;
 use littoral_format::keys;
-use littoral_local::Scratch;
+use littoral_local::{JobDir, LocalError, Scratch, StagedFile};
 use littoral_plan::{Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, checkpoint as plan};
-use littoral_ports::{Batch, BlobBody, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
+use littoral_ports::{Batch, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     Base, BlobKind, BlobRef, Checkpoint, ChunkId, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
-    JournalMode, ManifestOp, ObjectPath, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq,
-    StagedBlob, VolumeFigures, VolumeRow,
+    JournalMode, ManifestOp, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq, StagedBlob,
+    VolumeFigures, VolumeRow,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -114,6 +114,7 @@ pub async fn checkpoint(
         key: writer.row().meta.identity_key,
         birth,
     };
+    scratch.sweep()?;
     let dir = scratch.job(&writer.row().meta.id, birth)?;
     let mut uploads = Uploads::new(writer.log().remote().clone());
     let mut built: Vec<(BlobRef, Index)> = Vec::new();
@@ -153,20 +154,16 @@ pub async fn checkpoint(
                 Err(error) => return Err(error),
             }
         }
-        let staged = stage(&dir, &recipe, kind, &input, &pieces, &mut |page, into| Ok(source.read(page, into)?))?;
+        let mut read = |page, into: &mut [u8]| Ok(source.read(page, into)?);
+        let next = Next { dir: &dir, recipe: &recipe, kind, input: &input, pieces: &pieces };
+        let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
         components.faults.reach("checkpoint.staged")?;
-        uploads.room(writer, &*components.progress).await?;
-        uploads.start(
-            keys::blob(writer.log().name(), &staged.blob.name),
-            staged.file,
-            Some(input),
-            staged.blob.clone(),
-        );
-        built.push((staged.blob, staged.index));
+        uploads.start(writer, file, Some(input), &blob).await?;
+        built.push((blob, index));
         // Lets the uploads of a single-threaded runtime move while the next blob is built.
         tokio::task::yield_now().await;
     }
-    uploads.finish(writer, &*components.progress).await?;
+    uploads.finish(writer).await?;
     components.faults.reach("checkpoint.uploaded")?;
 
     let generation = writer.row().tail.figures.generation.next();
@@ -297,42 +294,75 @@ fn schema(source: &mut dyn PageSource) -> Result<Option<SchemaSummary>, EngineEr
     }))
 }
 
-/// Uploads on their way: bounded, and each noted in the manifest when it is done.
+/// Uploads on their way: bounded, and each noted in the manifest when it is done. Then its file goes: local room is taken for
+/// what is on its way, however large the database is (I7).
 pub(crate) struct Uploads {
     remote: Arc<dyn Remote>,
     running: JoinSet<Result<Uploaded, RemoteError>>,
 }
 
-type Uploaded = (Option<[u8; 32]>, BlobRef);
+type Uploaded = (Option<[u8; 32]>, BlobRef, StagedFile);
+
+/// What is staged next.
+#[derive(Clone, Copy)]
+pub(crate) struct Next<'a> {
+    pub(crate) dir: &'a JobDir,
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) kind: BlobKind,
+    pub(crate) input: &'a [u8; 32],
+    pub(crate) pieces: &'a [Piece<'a>],
+}
 
 impl Uploads {
     pub(crate) fn new(remote: Arc<dyn Remote>) -> Self {
         Self { remote, running: JoinSet::new() }
     }
 
-    /// Waits until one more may start.
-    pub(crate) async fn room(&mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+    /// Stages a blob. Where there is no room for it beside those that are on their way, it waits for them.
+    pub(crate) async fn staged(
+        &mut self,
+        writer: &mut Writer,
+        next: &Next<'_>,
+        read: ReadPage<'_>,
+    ) -> Result<Staged, EngineError> {
+        loop {
+            match stage(next.dir, next.recipe, next.kind, next.input, next.pieces, &mut *read) {
+                Err(EngineError::Quota(_) | EngineError::Local(LocalError::Quota(_))) if !self.running.is_empty() => {
+                    self.one(writer).await?;
+                }
+                staged => return staged,
+            }
+        }
+    }
+
+    /// Sends a blob on its way, as soon as one more may be.
+    pub(crate) async fn start(
+        &mut self,
+        writer: &mut Writer,
+        file: StagedFile,
+        input: Option<[u8; 32]>,
+        blob: &BlobRef,
+    ) -> Result<(), EngineError> {
         while self.running.len() >= TRANSFERS_IN_FLIGHT {
-            self.one(writer, progress).await?;
+            self.one(writer).await?;
         }
+        let path = keys::blob(writer.log().name(), &blob.name);
+        let (remote, blob) = (self.remote.clone(), blob.clone());
+        self.running.spawn(async move { remote.upload(&path, &file).await.map(|()| (input, blob, file)) });
         Ok(())
     }
 
-    pub(crate) fn start(&mut self, path: ObjectPath, body: Arc<dyn BlobBody>, input: Option<[u8; 32]>, blob: BlobRef) {
-        let remote = self.remote.clone();
-        self.running.spawn(async move { remote.upload(&path, &*body).await.map(|()| (input, blob)) });
-    }
-
-    pub(crate) async fn finish(mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+    pub(crate) async fn finish(mut self, writer: &mut Writer) -> Result<(), EngineError> {
         while !self.running.is_empty() {
-            self.one(writer, progress).await?;
+            self.one(writer).await?;
         }
         Ok(())
     }
 
-    async fn one(&mut self, writer: &mut Writer, progress: &dyn Progress) -> Result<(), EngineError> {
+    async fn one(&mut self, writer: &mut Writer) -> Result<(), EngineError> {
         let Some(done) = self.running.join_next().await else { return Ok(()) };
-        let (input, blob) = match done {
+        let progress = writer.components().progress.clone();
+        let (input, blob, file) = match done {
             Ok(done) => done?,
             Err(error) => return Err(EngineError::Refused(format!("an upload was cut off: {error}"))),
         };
@@ -343,6 +373,6 @@ impl Uploads {
             let staged = vec![StagedBlob { input, blob, uploaded: true }];
             writer.note(|_| {}, Batch { staged, ..Batch::default() })?;
         }
-        Ok(())
+        Ok(file.remove()?)
     }
 }

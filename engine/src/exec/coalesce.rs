@@ -1,19 +1,19 @@
 //! Deltas into fewer: a job of its own, outside any checkpoint's cost (rule P6). No page changes, and no LSN.
 
-use super::checkpoint::Uploads;
+use super::checkpoint::{Next, Uploads};
 use super::fetch;
-use super::stage::{Piece, Recipe, Staged, stage};
+use super::stage::{Piece, Recipe, Staged};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
 use bytes::Bytes;
+use littoral_format::blob::Index;
 use littoral_format::hash::BlobHasher;
-use littoral_format::keys;
 use littoral_local::{JobDir, Scratch};
 use littoral_plan::coalesce::{Into, Merge, coalesce as plan};
 use littoral_ports::Unit;
 use littoral_types::{
-    Base, BlobKind, ChunkId, ChunkRow, Coalesce, Compression, Delta, FooterFigures, Generation, Geometry, ManifestOp,
-    PageNo, RecordBody, VolumeFigures,
+    Base, BlobKind, BlobRef, ChunkId, ChunkRow, Coalesce, Compression, Delta, FooterFigures, Generation, Geometry,
+    ManifestOp, PageNo, RecordBody, VolumeFigures,
 };
 use std::collections::BTreeMap;
 
@@ -97,20 +97,20 @@ async fn one_record(
     let geometry = Geometry::new(page_size);
     let birth = writer.row().tail.seq;
     let recipe = Recipe { page_size, compression, key: writer.row().meta.identity_key, birth };
+    scratch.sweep()?;
     let dir = scratch.job(&writer.row().meta.id, birth)?;
     components.progress.phase("coalescing", group.len() as u64, Unit::Objects);
 
     // Deltas of all chunks share a pack; each new base is a blob of its own.
     let mut pages: BTreeMap<PageNo, Bytes> = BTreeMap::new();
     let mut uploads = Uploads::new(writer.log().remote().clone());
-    let mut blobs: Vec<Staged> = Vec::new();
+    let mut blobs: Vec<(BlobRef, Index)> = Vec::new();
+    let place = Place { dir: &dir, recipe: &recipe, geometry, figures };
     for (row, merge) in group {
         let merged = only(row, merge);
         let fetched = fetch::pages(writer.log(), &merged, page_size, &merge.pages).await?;
         if merge.into == Into::Base {
-            let staged = put(&dir, &recipe, BlobKind::Chunk, &[(row, merge)], geometry, figures, &fetched)?;
-            upload(writer, &mut uploads, &staged).await?;
-            blobs.push(staged);
+            blobs.push(put(writer, &mut uploads, &place, BlobKind::Chunk, &[(row, merge)], &fetched).await?);
         } else {
             pages.extend(fetched);
         }
@@ -122,15 +122,13 @@ async fn one_record(
         .map(|(row, merge)| (row, merge))
         .collect();
     if !deltas.is_empty() {
-        let staged = put(&dir, &recipe, BlobKind::Pack, &deltas, geometry, figures, &pages)?;
-        upload(writer, &mut uploads, &staged).await?;
-        blobs.push(staged);
+        blobs.push(put(writer, &mut uploads, &place, BlobKind::Pack, &deltas, &pages).await?);
     }
-    uploads.finish(writer, &*components.progress).await?;
+    uploads.finish(writer).await?;
     components.faults.reach("coalesce.uploaded")?;
 
     let generation = figures.generation.next();
-    let bytes: u64 = blobs.iter().map(|staged| staged.blob.len).sum();
+    let bytes: u64 = blobs.iter().map(|(blob, _)| blob.len).sum();
     let body = RecordBody::Coalesce(Coalesce { ops: ops(group, &blobs, generation, geometry, figures) });
     let draft = Draft {
         body,
@@ -155,19 +153,26 @@ fn only(row: &ChunkRow, merge: &Merge) -> ChunkRow {
     ChunkRow { chunk: row.chunk, base, deltas }
 }
 
-fn put(
-    dir: &JobDir,
-    recipe: &Recipe,
-    kind: BlobKind,
-    merges: &[(&ChunkRow, &Merge)],
+/// Where and how blobs of one record are made.
+struct Place<'a> {
+    dir: &'a JobDir,
+    recipe: &'a Recipe,
     geometry: Geometry,
     figures: VolumeFigures,
+}
+
+async fn put(
+    writer: &mut Writer,
+    uploads: &mut Uploads,
+    place: &Place<'_>,
+    kind: BlobKind,
+    merges: &[(&ChunkRow, &Merge)],
     pages: &BTreeMap<PageNo, Bytes>,
-) -> Result<Staged, EngineError> {
+) -> Result<(BlobRef, Index), EngineError> {
     let pieces: Vec<Piece<'_>> = merges
         .iter()
         .filter_map(|(row, merge)| {
-            let span = geometry.span(row.chunk, figures.page_count)?;
+            let span = place.geometry.span(row.chunk, place.figures.page_count)?;
             Some(Piece { chunk: row.chunk, span, pages: &merge.pages })
         })
         .collect();
@@ -177,26 +182,22 @@ fn put(
         merge.deltas.iter().for_each(|delta| hasher.update(&delta.0.to_le_bytes()));
     }
     let input = hasher.finish().0.0;
-    stage(dir, recipe, kind, &input, &pieces, &mut |page, into| match pages.get(&page) {
+    let mut read = |page, into: &mut [u8]| match pages.get(&page) {
         Some(image) if image.len() == into.len() => {
             into.copy_from_slice(image);
             Ok(())
         }
         _ => Err(EngineError::Refused(format!("page {page} was to be merged and was not fetched"))),
-    })
-}
-
-async fn upload(writer: &mut Writer, uploads: &mut Uploads, staged: &Staged) -> Result<(), EngineError> {
-    let progress = writer.components().progress.clone();
-    uploads.room(writer, &*progress).await?;
-    let path = keys::blob(writer.log().name(), &staged.blob.name);
-    uploads.start(path, staged.file.clone(), None, staged.blob.clone());
-    Ok(())
+    };
+    let next = Next { dir: place.dir, recipe: place.recipe, kind, input: &input, pieces: &pieces };
+    let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
+    uploads.start(writer, file, None, &blob).await?;
+    Ok((blob, index))
 }
 
 fn ops(
     group: &[(ChunkRow, Merge)],
-    blobs: &[Staged],
+    blobs: &[(BlobRef, Index)],
     generation: Generation,
     geometry: Geometry,
     figures: VolumeFigures,
@@ -206,9 +207,9 @@ fn ops(
         .filter_map(|(row, merge)| {
             let span = geometry.span(row.chunk, figures.page_count)?;
             let last_live = span.last()?;
-            let built = blobs.iter().find_map(|staged| {
-                let chunk = staged.index.chunks.iter().find(|chunk| chunk.chunk == row.chunk)?;
-                Some((staged.blob.clone(), chunk.table.clone()))
+            let built = blobs.iter().find_map(|(blob, index)| {
+                let chunk = index.chunks.iter().find(|chunk| chunk.chunk == row.chunk)?;
+                Some((blob.clone(), chunk.table.clone()))
             });
             match (merge.into, built) {
                 (Into::Base, Some((blob, table))) => Some(ManifestOp::PutBase {

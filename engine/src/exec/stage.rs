@@ -10,7 +10,6 @@ use littoral_types::{
     BlobKind, BlobName, BlobRef, ChunkId, ChunkSpan, Compression, Home, IdentityKey, PageIdentity, PageNo, PageSize,
     Seq,
 };
-use std::sync::Arc;
 
 /// What every blob of a job has in common.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +46,7 @@ pub struct Staged {
     /// What it holds.
     pub index: Index,
     /// Its bytes.
-    pub file: Arc<StagedFile>,
+    pub file: StagedFile,
 }
 
 /// Names what goes into a blob: equal inputs make equal blobs, so that a resumed job knows which it need not make again.
@@ -122,7 +121,7 @@ pub fn stage(
         EngineError::Refused("a staged blob does not read back as it was written: the local disk is failing".to_owned())
     })?;
     let blob = BlobRef { home: Home::Own, name: BlobName { kind, hash, birth: recipe.birth }, len };
-    Ok(Staged { blob, index, file: Arc::new(file) })
+    Ok(Staged { blob, index, file })
 }
 
 /// Tells this blob's frames from those of every other blob: what goes in decides it, so that the same job makes the same blob.
