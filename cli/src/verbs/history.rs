@@ -63,7 +63,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
                 if is_restorable(record) { position(record).to_string() } else { dash() },
                 if record.added.pages > 0 { words::count(record.added.pages) } else { dash() },
                 if record.added.bytes > 0 { words::bytes(record.added.bytes) } else { dash() },
-                words::bytes(record.page_count.0 * page_size),
+                words::bytes(record.page_count.0.saturating_mul(page_size)),
             ]
         })
         .collect();

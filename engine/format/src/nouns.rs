@@ -217,19 +217,32 @@ pub(crate) fn get_page_size(input: &mut In<'_>) -> Result<Option<PageSize>, Form
     }
 }
 
+/// A database that no file could hold is none: whatever is computed from its size stays within the 63 bits of an offset.
+pub(crate) fn figures_fit(figures: &VolumeFigures) -> bool {
+    let page = figures.page_size.map_or(1, PageSize::bytes);
+    figures.page_count.0.checked_mul(page).is_some_and(|bytes| i64::try_from(bytes).is_ok())
+}
+
+/// How they are refused.
+pub(crate) const TOO_MANY_PAGES: &str = "more pages than a file can hold";
+
 impl Spell for VolumeFigures {
     fn put(&self, out: &mut Out) {
+        if !figures_fit(self) {
+            out.refuse(TOO_MANY_PAGES);
+        }
         out.varint("figures: generation", self.generation.0);
         put_page_size(out, self.page_size);
         out.varint("figures: pages of the database", self.page_count.0);
     }
 
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
-        Ok(Self {
+        let figures = Self {
             generation: Generation(input.varint()?),
             page_size: get_page_size(input)?,
             page_count: PageCount(input.varint()?),
-        })
+        };
+        if figures_fit(&figures) { Ok(figures) } else { Err(input.invalid(TOO_MANY_PAGES)) }
     }
 }
 

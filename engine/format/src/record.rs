@@ -73,6 +73,9 @@ pub fn encode(record: &Record, birth: Seq) -> Result<Encoded, FormatError> {
     if !nouns::range_fits(*lsns) {
         out.refuse("an LSN range that ends before it begins");
     }
+    if !nouns::figures_fit(figures) {
+        out.refuse(nouns::TOO_MANY_PAGES);
+    }
     out.raw("magic", MAGIC);
     out.u16("schema version", VERSION);
     out.u16("header bytes", HEADER_BYTES_MAX as u16);
@@ -139,6 +142,10 @@ pub fn open(bytes: &[u8]) -> Result<Envelope, FormatError> {
         0 => None,
         bytes => Some(PageSize::new(u64::from(bytes)).map_err(|error| input.invalid(error.to_string()))?),
     };
+    let figures = VolumeFigures { generation, page_size, page_count };
+    if !nouns::figures_fit(&figures) {
+        return Err(input.invalid(nouns::TOO_MANY_PAGES));
+    }
     let added = FooterFigures { pages: input.u64()?, bytes: input.u64()? };
     let len = input.u64()?;
     let raw_len = input.u64()?;
@@ -161,18 +168,7 @@ pub fn open(bytes: &[u8]) -> Result<Envelope, FormatError> {
     within(raw_len, RECORD_BODY_MAX)?;
     input.end()?;
     Ok(Envelope {
-        header: RecordHeader {
-            volume,
-            seq,
-            epoch,
-            incarnation,
-            previous,
-            lsns,
-            time_ms,
-            snapshot,
-            figures: VolumeFigures { generation, page_size, page_count },
-            added,
-        },
+        header: RecordHeader { volume, seq, epoch, incarnation, previous, lsns, time_ms, snapshot, figures, added },
         kind,
         hash: RecordHash(*blake3::hash(header).as_bytes()),
         body,

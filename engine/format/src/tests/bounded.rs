@@ -39,6 +39,33 @@ fn a_count_that_its_bytes_cannot_hold_is_refused_before_room_is_made() {
 }
 
 #[test]
+fn a_database_that_no_file_could_hold_is_refused() {
+    let figures =
+        |page_size, pages| VolumeFigures { page_size, page_count: PageCount(pages), ..VolumeFigures::default() };
+    let (small, large) = (Some(PageSize::MIN), Some(PageSize::MAX));
+    for (fits, most) in [(None, i64::MAX as u64), (small, (1 << 54) - 1), (large, (1 << 47) - 1)] {
+        for pages in [most, most + 1, u64::MAX] {
+            let mut record = a_record(RecordKind::Release);
+            record.header.figures = figures(fits, pages);
+            let encoded = record::encode(&record, Seq(1));
+            assert_eq!(encoded.is_ok(), pages == most, "{fits:?}, {pages} pages: {encoded:?}");
+            // Nor is one believed that somebody else has written.
+            record.header.figures = figures(fits, 1);
+            let object = record::encode(&record, Seq(1)).unwrap().object;
+            let crc_at = record::HEADER_BYTES_MAX - 8;
+            let is_believed = (0..crc_at - 8).any(|at| {
+                let mut forged = object.clone();
+                forged[at..at + 8].copy_from_slice(&pages.to_le_bytes());
+                let crc = hash::crc64(&forged[..crc_at]).to_le_bytes();
+                forged[crc_at..crc_at + 8].copy_from_slice(&crc);
+                record::open(&forged).is_ok_and(|opened| opened.header.figures.page_count.0 == pages)
+            });
+            assert_eq!(is_believed, pages == most, "{fits:?}, {pages} pages");
+        }
+    }
+}
+
+#[test]
 fn a_few_bytes_cannot_stand_for_many_pages() {
     // Runs of zero pages, in one table and in many tables.
     let table = |out: &mut Out, run: u64| {

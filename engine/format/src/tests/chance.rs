@@ -229,10 +229,12 @@ impl Chance {
     }
 
     fn figures(&mut self) -> VolumeFigures {
+        let page_size = self.option(Self::page_size);
+        let most = i64::MAX as u64 / page_size.map_or(1, PageSize::bytes);
         VolumeFigures {
             generation: Generation(self.number()),
-            page_size: self.option(Self::page_size),
-            page_count: PageCount(self.number()),
+            page_size,
+            page_count: PageCount(self.number().min(most)),
         }
     }
 

@@ -64,6 +64,10 @@ proptest! {
         prop_assert_eq!(
             table::parse_page_delta(&table::page_delta(&volume, page(a), DeltaId(c))), Ok((volume, page(a), DeltaId(c)))
         );
+        let version = [None, Some(DeltaId(d))][(a % 2) as usize];
+        let ends = [table::life_end(&volume, a, ChunkId(c), version), table::life_end(&volume, b, ChunkId(c), version)];
+        prop_assert_eq!(ends[0].cmp(&ends[1]), a.cmp(&b), "a cut finds what reaches beyond it");
+        prop_assert_eq!(table::parse_life_end(&ends[0]), Ok((volume, a, ChunkId(c), version)));
         prop_assert_eq!(
             table::parse_delta(&table::delta(&volume, ChunkId(a), DeltaId(c))), Ok((volume, ChunkId(a), DeltaId(c)))
         );
