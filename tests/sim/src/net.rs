@@ -18,7 +18,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// What a caller waits for an answer before it gives up.
 const PATIENCE_MS: u64 = 30_000;
@@ -93,10 +93,10 @@ pub struct Held {
 }
 
 impl Held {
-    /// Returns when the request is there. False when it never will be.
+    /// Returns when the request is there. False when it never will be: a month without it is never.
     pub async fn arrived(&mut self) -> bool {
         match self.arrived.take() {
-            Some(arrived) => arrived.await.is_ok(),
+            Some(arrived) => matches!(timeout(ms(30 * DAY_MS), arrived).await, Ok(Ok(()))),
             None => true,
         }
     }

@@ -155,6 +155,32 @@ fn p01_a_pruner_whose_term_has_ended_deletes_nothing() {
     all_is_well(&world);
 }
 
+#[test]
+fn p01_a_prune_that_cannot_read_a_record_dooms_nothing() {
+    let world = World::new(10_105, false).unwrap();
+    let mut a = machine(&world, "a");
+    world.runtime.block_on(async {
+        published(&mut a, 7).await;
+        // Openers start behind the hole and do not see it.
+        a.snapshot(true).await.unwrap();
+        days(3).await;
+        publish(&mut a).await;
+        let server = &world.around.net.server;
+        let path = keys::record(world.around.oracle.volume(), Seq(7));
+        let object = server.get(&path).await.unwrap();
+        server.delete(std::slice::from_ref(&path)).await.unwrap();
+        let before = deletions(&world, "a");
+        let done = a.prune(&keep(4)).await;
+        assert!(matches!(&done, Err(EngineError::Inconsistent { .. })), "{done:?}");
+        assert_eq!(deletions(&world, "a"), before);
+        assert_eq!(world.around.oracle.tail().unwrap().seq, Seq(9), "a record dooms what nobody could look at");
+        server.tamper(&path, object);
+        let pruned = a.prune(&keep(4)).await.unwrap().unwrap();
+        assert_eq!(pruned.floor, Seq(6));
+    });
+    all_is_well(&world);
+}
+
 /// A reader in a process of its own, with the log opened at an older commit.
 async fn reader(b: &mut Machine, lsn: u64) -> (Log, littoral_engine::log::Opened) {
     let process = b.start();
