@@ -11,6 +11,7 @@
 pub mod components;
 pub mod error;
 pub mod exec;
+pub mod lazy;
 pub mod log;
 pub mod open;
 pub mod preview;
@@ -20,6 +21,7 @@ pub mod volume;
 
 pub use components::Components;
 pub use error::EngineError;
+pub use lazy::Lazy;
 pub use littoral_local::LocalError;
 pub use littoral_plan::{ChunkPlan, KeepPolicy};
 pub use log::Log;

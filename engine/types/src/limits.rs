@@ -30,6 +30,8 @@ pub const HEAD_INTERVAL_MS: u64 = 30_000;
 pub const HEAD_INLINE_MAX: usize = 2 << 20;
 /// The skeleton's pages, uncompressed.
 pub const SKELETON_BYTES_MAX: usize = 4 << 20;
+/// Rows that a lazy reader keeps, in memory: those of some 16 GB of 4 KiB pages.
+pub const LAZY_ROWS_BYTES_MAX: usize = 48 << 20;
 /// Length of a volume's or a snapshot's name.
 pub const NAME_LEN_MAX: usize = 128;
 /// Text for people inside a record: labels, session names.
