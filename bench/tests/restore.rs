@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 const FAR: Duration = Duration::from_millis(30);
 const PIECE: u64 = 4 << 20;
 const AT_ONCE: usize = 8;
+/// The first one warms caches and connections, and is not counted.
+const ROUNDS: usize = 6;
 
 fn s3(server: &S3Server, bucket: &str, endpoint: Option<String>) -> Arc<dyn Remote> {
     let settings = RemoteSettings { endpoint, ..RemoteSettings::default() };
@@ -85,15 +87,27 @@ async fn a_restore_keeps_up_with_a_raw_download() {
     let original = Arc::new(std::fs::read(near.database()).unwrap());
     for (link, width) in [("1 Gbit/s", Some(GIGABIT)), ("as wide as this machine is fast", None)] {
         let proxy = Proxy::start(server.authority(), FAR, width).await;
-        beside_a_raw_download(link, &s3(&server, &bucket, Some(proxy.endpoint())), &original).await;
+        let ratio = beside_a_raw_download(link, &s3(&server, &bucket, Some(proxy.endpoint())), &original).await;
+        // Without a width both are bound by the cores that the server, the proxy and the client share: a figure, no promise.
+        assert!(width.is_none() || gigabytes < 1.0 || ratio <= 1.2, "{ratio:.2} times a raw download over {link}");
     }
 }
 
-async fn beside_a_raw_download(link: &str, remote: &Arc<dyn Remote>, original: &Arc<Vec<u8>>) {
+/// Processor time of this process, which is the proxy's and the client's: what a restore does beyond downloading shows in it.
+fn processor_time() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    // User and system time, in hundredths of a second on every Linux.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+/// The median of how many times as long as a raw download a restore takes.
+async fn beside_a_raw_download(link: &str, remote: &Arc<dyn Remote>, original: &Arc<Vec<u8>>) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let far = Machine::new(dir.path(), remote.clone());
     let dest = dir.path().join("restored.db");
     let (mut raw_times, mut times, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raw_work, mut work) = (Vec::new(), Vec::new());
     let at_rest = resident();
     let watching = Arc::new(AtomicBool::new(true));
     let watch = watching.clone();
@@ -105,32 +119,42 @@ async fn beside_a_raw_download(link: &str, remote: &Arc<dyn Remote>, original: &
         }
         peak
     });
-    for round in 0..4 {
+    for round in 0..ROUNDS {
+        let before = processor_time();
         let (raw_bytes, raw) = raw_download(remote).await;
+        let between = processor_time();
         let began = Instant::now();
-        let restored = restore(&far.log(), &far.components, &At::Newest, &dest, true).await.unwrap();
+        let restored = restore(&far.log(), &far.components, &At::Newest, &dest, false).await.unwrap();
         let took = began.elapsed();
+        let after = processor_time();
         assert!(restored.fetched <= raw_bytes, "fetched {} of {raw_bytes} B", restored.fetched);
         let same = same_bytes(&dest, original);
         assert!(same, "the restored file is not the original");
-        // The first round warms caches and connections.
+        std::fs::remove_file(&dest).unwrap();
         if round > 0 {
             raw_times.push(raw.as_secs_f64());
             times.push(took.as_secs_f64());
             ratios.push(took.as_secs_f64() / raw.as_secs_f64());
+            raw_work.push(between - before);
+            work.push(after - between);
         }
     }
     watching.store(false, Ordering::Relaxed);
     let peak = watcher.join().unwrap();
+    let ratio = median(ratios);
     println!(
-        "30 ms away, {link}: raw {:.2} s, restore {:.2} s, ratio {:.2} (medians of 3); memory {} MiB above {} MiB at rest",
+        "30 ms away, {link}: raw {:.2} s ({:.2} s of processor), restore {:.2} s ({:.2} s of processor), ratio {ratio:.2} \
+         (medians of {}); memory {} MiB above {} MiB at rest",
         median(raw_times),
+        median(raw_work),
         median(times),
-        median(ratios),
+        median(work),
+        ROUNDS - 1,
         peak.saturating_sub(at_rest) >> 20,
         at_rest >> 20
     );
     assert!(peak.saturating_sub(at_rest) < 256 << 20, "memory grows with the database");
+    ratio
 }
 
 fn same_bytes(dest: &Path, original: &[u8]) -> bool {

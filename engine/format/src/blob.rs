@@ -8,6 +8,7 @@
 use crate::table;
 use crate::wire::{CRC_LEN, In, Out, Spell, check_version, page_size_log2, peek_version};
 use crate::{FormatError, frame, identity, nouns};
+use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::{
     BlobKind, ByteSpan, ChunkId, ChunkSpan, Compression, FrameEntry, FrameTable, IdentityKey, PageIdentity, PageNo,
     PageSize,
@@ -282,7 +283,20 @@ fn get_chunk(input: &mut In<'_>) -> Result<ChunkIndex, FormatError> {
 /// Reads one frame: verifies its checksum, that it is of the blob with this mark, and that it holds exactly `pages`, in this
 /// order; their raw bytes one after another.
 pub fn read_frame(bytes: &[u8], page_size: PageSize, mark: u64, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
-    frame::decode(bytes, page_size, mark, pages)
+    let mut raw = vec![0; pages.len().min(FRAME_PAGES_MAX) * page_size.len()];
+    frame::decode(bytes, page_size, mark, pages.iter().copied(), &mut raw)?;
+    Ok(raw)
+}
+
+/// The same into room that the caller has: exactly as many bytes as the pages have. What is in it after an error is no page.
+pub fn read_frame_into(
+    bytes: &[u8],
+    page_size: PageSize,
+    mark: u64,
+    pages: impl ExactSizeIterator<Item = PageNo>,
+    raw: &mut [u8],
+) -> Result<(), FormatError> {
+    frame::decode(bytes, page_size, mark, pages, raw)
 }
 
 /// Verifies a whole blob: every byte, every frame, every identity.
@@ -303,6 +317,7 @@ pub fn verify(whole: &[u8], key: &IdentityKey) -> Result<Index, FormatError> {
         return Err(invalid(WHAT, "its header and its trailer differ".to_owned()));
     }
     let zero = identity::of(key, &vec![0; page_size.len()]);
+    let mut room = vec![0; FRAME_PAGES_MAX * page_size.len()];
     for chunk in &index.chunks {
         let stated = |page: PageNo| {
             let at = chunk.identities.binary_search_by_key(&page, |(page, _)| *page).ok()?;
@@ -315,7 +330,9 @@ pub fn verify(whole: &[u8], key: &IdentityKey) -> Result<Index, FormatError> {
         for FrameEntry { span, pages } in &chunk.table.frames {
             // In bounds: the frames were checked to lie between header and footer.
             let bytes = &whole[span.offset as usize..(span.offset + span.len) as usize];
-            let raw = read_frame(bytes, page_size, chunk.table.mark, pages)?;
+            // In bounds: frames of more pages were refused with their table.
+            let raw = &mut room[..pages.len() * page_size.len()];
+            read_frame_into(bytes, page_size, chunk.table.mark, pages.iter().copied(), raw)?;
             for (page, bytes) in pages.iter().zip(raw.chunks_exact(page_size.len())) {
                 if frame::is_zero(bytes) {
                     return Err(invalid(WHAT, format!("page {page} is stored and holds only zeros")));

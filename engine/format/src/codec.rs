@@ -83,42 +83,60 @@ pub(crate) fn decompress(
     packed: &[u8],
     raw_len: usize,
 ) -> Result<Vec<u8>, FormatError> {
-    let bad = |detail: &str| FormatError::Invalid { what, detail: format!("does not decompress: {detail}") };
-    let raw = match codec {
-        Compression::None => packed.to_vec(),
+    let bad = |detail: &str| unpacked_badly(what, detail);
+    match codec {
         // A block of lz4 cannot grow by more than 255: no need to clear memory for one that claims to.
         Compression::Lz4 if raw_len / 255 > packed.len() => return Err(bad("too short")),
-        Compression::Lz4 => {
-            let mut raw = vec![0; raw_len];
-            let len = lz4_flex::block::decompress_into(packed, &mut raw).map_err(|error| bad(&error.to_string()))?;
-            raw.truncate(len);
-            raw
-        }
-        Compression::Zstd if raw_len <= BULK_MAX => {
-            let mut raw = Vec::with_capacity(raw_len);
-            DECOMPRESSOR
-                .with_borrow_mut(|slot| {
-                    let decompressor = match slot {
-                        Some(decompressor) => decompressor,
-                        None => slot.insert(zstd::bulk::Decompressor::new()?),
-                    };
-                    decompressor.decompress_to_buffer(packed, &mut raw)
-                })
-                .map_err(|error| bad(&error.to_string()))?;
-            raw
-        }
-        Compression::Zstd => {
+        Compression::None if raw_len > packed.len() => return Err(bad("too short")),
+        Compression::Zstd if raw_len > BULK_MAX => {
             // Grows as bytes come, so that a length that nothing stands behind costs nothing.
             let mut raw = Vec::with_capacity(BULK_MAX);
             let decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(|error| bad(&error.to_string()))?;
             decoder.take(raw_len as u64 + 1).read_to_end(&mut raw).map_err(|error| bad(&error.to_string()))?;
-            raw
+            return if raw.len() == raw_len { Ok(raw) } else { Err(another_length(what, raw.len(), raw_len)) };
         }
-    };
-    if raw.len() != raw_len {
-        return Err(bad(&format!("{} bytes instead of {raw_len}", raw.len())));
+        _ => {}
     }
+    let mut raw = vec![0; raw_len];
+    decompress_into(what, codec, packed, &mut raw)?;
     Ok(raw)
+}
+
+/// Fills `raw` with what was compressed to `packed`, which has exactly as many bytes.
+pub(crate) fn decompress_into(
+    what: &'static str,
+    codec: Compression,
+    packed: &[u8],
+    raw: &mut [u8],
+) -> Result<(), FormatError> {
+    let bad = |detail: &str| unpacked_badly(what, detail);
+    let len = match codec {
+        Compression::None => {
+            if packed.len() == raw.len() {
+                raw.copy_from_slice(packed);
+            }
+            packed.len()
+        }
+        Compression::Lz4 => lz4_flex::block::decompress_into(packed, raw).map_err(|error| bad(&error.to_string()))?,
+        Compression::Zstd => DECOMPRESSOR
+            .with_borrow_mut(|slot| {
+                let decompressor = match slot {
+                    Some(decompressor) => decompressor,
+                    None => slot.insert(zstd::bulk::Decompressor::new()?),
+                };
+                decompressor.decompress_to_buffer(packed, raw)
+            })
+            .map_err(|error| bad(&error.to_string()))?,
+    };
+    if len == raw.len() { Ok(()) } else { Err(another_length(what, len, raw.len())) }
+}
+
+fn unpacked_badly(what: &'static str, detail: &str) -> FormatError {
+    FormatError::Invalid { what, detail: format!("does not decompress: {detail}") }
+}
+
+fn another_length(what: &'static str, found: usize, due: usize) -> FormatError {
+    unpacked_badly(what, &format!("{found} bytes instead of {due}"))
 }
 
 /// Up to here the whole result is made room for at once: the largest frame.

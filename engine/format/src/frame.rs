@@ -66,8 +66,14 @@ fn invalid(detail: &str) -> FormatError {
     FormatError::Invalid { what: WHAT, detail: detail.to_owned() }
 }
 
-/// The raw pages of a frame, one after another, when it holds exactly `pages`.
-pub(crate) fn decode(bytes: &[u8], page_size: PageSize, mark: u64, pages: &[PageNo]) -> Result<Vec<u8>, FormatError> {
+/// The raw pages of a frame, one after another, when it holds exactly `pages`. They fill `raw`.
+pub(crate) fn decode(
+    bytes: &[u8],
+    page_size: PageSize,
+    mark: u64,
+    pages: impl ExactSizeIterator<Item = PageNo>,
+    raw: &mut [u8],
+) -> Result<(), FormatError> {
     In::new(WHAT, bytes).version(VERSION)?;
     let mut input = In::checked(WHAT, bytes)?;
     input.version(VERSION)?;
@@ -87,12 +93,15 @@ pub(crate) fn decode(bytes: &[u8], page_size: PageSize, mark: u64, pages: &[Page
     let mut place = Ascending::default();
     for page in pages {
         let held = place.get(&mut input)?;
-        if held != *page {
+        if held != page {
             return Err(input.invalid(format!("page {held} instead of {page}")));
         }
     }
     if sealed {
         return Err(FormatError::Sealed { what: WHAT });
     }
-    codec::decompress(WHAT, codec, input.rest(), raw_len)
+    if raw_len != raw.len() {
+        return Err(input.invalid(format!("{raw_len} bytes where there is room for {}", raw.len())));
+    }
+    codec::decompress_into(WHAT, codec, input.rest(), raw)
 }

@@ -15,13 +15,14 @@ use crate::log::{Log, Opened};
 use littoral_format as format;
 use littoral_local::output::Finished;
 use littoral_local::{OutputFile, OutputState};
-use littoral_ports::{Remote, RemoteError, Unit};
-use littoral_types::limits::{PIN_LIFE_MS, TRANSFERS_IN_FLIGHT};
+use littoral_ports::{RemoteError, Unit};
+use littoral_types::limits::{FRAME_PAGES_MAX, PIN_LIFE_MS, TRANSFERS_IN_FLIGHT};
 use littoral_types::{
-    BlobRef, ByteSpan, ChunkRow, ChunkSpan, Epoch, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose, Position,
-    RecordHash, Seq, SnapshotName,
+    BlobKind, BlobRef, ByteSpan, ChunkRow, ChunkSpan, Epoch, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose,
+    Position, RecordHash, Seq, SnapshotName,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
@@ -33,6 +34,15 @@ const PIECE_BYTES: u64 = 4 << 20;
 const GAP_BYTES: u64 = 256 << 10;
 /// Chunks whose frames are gathered by blob before fetching: one pack serves many chunks.
 const CHUNKS_AT_ONCE: usize = 16;
+/// Pieces that were fetched, or are being fetched, and are not written yet: the link does not wait for the disk.
+const PIECES_HELD: usize = 2 * TRANSFERS_IN_FLIGHT;
+/// Threads that decompress, verify and write: more than that only take turns.
+const WRITERS: usize = 4;
+/// Neighbouring pages are written together, up to so many bytes.
+const WRITE_BYTES: usize = 1 << 20;
+
+// A frame fits, and fits behind another.
+const _: () = assert!(WRITE_BYTES >= FRAME_PAGES_MAX * PageSize::MAX.len());
 
 /// What to restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,6 +258,7 @@ struct Cover {
 /// Frames of one blob that one request brings.
 #[derive(Debug)]
 struct Piece {
+    kind: BlobKind,
     path: ObjectPath,
     span: ByteSpan,
     needs: Vec<Need>,
@@ -321,13 +332,12 @@ impl Job {
     /// Fetches and writes everything that is not there yet. Gives the bytes fetched.
     async fn run(&self, components: &Components, out: &Arc<OutputFile>) -> Result<u64, EngineError> {
         let mut running: JoinSet<Result<(), EngineError>> = JoinSet::new();
-        let writers = Arc::new(Semaphore::new(TRANSFERS_IN_FLIGHT));
+        let writers = Arc::new(Semaphore::new(WRITERS));
         let done = self.transfer(components, out, &mut running, &writers).await;
         if done.is_err() {
             // Whoever tries again must find nobody at the file: what is under way ends, and writes that began are waited for.
             running.shutdown().await;
-            let all = u32::try_from(TRANSFERS_IN_FLIGHT).unwrap_or(u32::MAX);
-            drop(writers.acquire_many(all).await);
+            drop(writers.acquire_many(WRITERS as u32).await);
         }
         done
     }
@@ -340,6 +350,7 @@ impl Job {
         writers: &Arc<Semaphore>,
     ) -> Result<u64, EngineError> {
         let todo: Vec<_> = self.spans().filter(|(_, span)| !out.is_done(self.bytes(*span))).collect();
+        let fetchers = Arc::new(Semaphore::new(TRANSFERS_IN_FLIGHT));
         let mut fetched = 0;
         for group in todo.chunks(CHUNKS_AT_ONCE) {
             let mut needs: BTreeMap<BlobRef, Vec<Need>> = BTreeMap::new();
@@ -359,21 +370,27 @@ impl Job {
                     needs.entry(blob).or_default().extend(list);
                 }
             }
-            let pieces: Vec<Piece> = needs.into_iter().flat_map(|(blob, list)| self.pieces(&blob, list)).collect();
+            let mut pieces: Vec<Piece> = needs.into_iter().flat_map(|(blob, list)| self.pieces(&blob, list)).collect();
+            // What serves many chunks comes first, then the file from its beginning: so chunk after chunk is complete, is
+            // noted and goes to the disk while the others are still fetched.
+            pieces
+                .sort_by_key(|piece| (piece.kind != BlobKind::Pack, piece.needs.first().map(|need| need.chunk.first)));
             for need in pieces.iter().flat_map(|piece| &piece.needs) {
                 *left.entry(need.chunk.first).or_default() += 1;
             }
             let left = Arc::new(std::sync::Mutex::new(left));
             for piece in pieces {
-                while running.len() >= TRANSFERS_IN_FLIGHT {
+                while running.len() >= PIECES_HELD {
                     joined(running.join_next().await)?;
                 }
                 fetched += piece.span.len;
                 let (remote, out, left) = (self.log.remote().clone(), out.clone(), left.clone());
                 let (components, page_size, volume) = (components.clone(), self.page_size, self.log.url());
-                let writers = writers.clone();
+                let (fetchers, writers) = (fetchers.clone(), writers.clone());
                 running.spawn(async move {
-                    let bytes = fetch(&*remote, &piece).await?;
+                    let fetcher = fetchers.acquire_owned().await;
+                    let bytes = remote.get_range(&piece.path, piece.span).await?;
+                    drop(fetcher);
                     let permit = writers.acquire_owned().await;
                     let write = move || {
                         let written = write(&piece, &bytes, page_size, &out, &left, &components, &volume);
@@ -409,7 +426,10 @@ impl Job {
                     piece.span.len = end - piece.span.offset;
                     piece.needs.push(need);
                 }
-                None => pieces.push(Piece { path: path.clone(), span: need.span, needs: vec![need] }),
+                None => {
+                    let (kind, path) = (blob.name.kind, path.clone());
+                    pieces.push(Piece { kind, path, span: need.span, needs: vec![need] });
+                }
             }
         }
         pieces
@@ -422,10 +442,6 @@ fn joined(done: Option<Result<Result<(), EngineError>, tokio::task::JoinError>>)
         Some(Ok(done)) => done,
         Some(Err(error)) => Err(EngineError::Refused(format!("a download was cut off: {error}"))),
     }
-}
-
-async fn fetch(remote: &dyn Remote, piece: &Piece) -> Result<bytes::Bytes, EngineError> {
-    Ok(remote.get_range(&piece.path, piece.span).await?)
 }
 
 /// Consecutive pages as first and count.
@@ -442,16 +458,20 @@ fn write(
     components: &Components,
     volume: &str,
 ) -> Result<(), EngineError> {
+    let beyond = || EngineError::Inconsistent {
+        volume: volume.to_owned(),
+        detail: format!("{}: a frame lies beyond its blob", piece.path),
+    };
     let page_len = page_size.len();
+    let raw_len = piece.needs.iter().map(|need| need.holds.len() * page_len).sum::<usize>();
+    let mut gathering = Gathering::new(out, raw_len.min(WRITE_BYTES));
+    let mut wanted = 0;
     for need in &piece.needs {
-        let beyond = || EngineError::Inconsistent {
-            volume: volume.to_owned(),
-            detail: format!("{}: a frame lies beyond its blob", piece.path),
-        };
         let from = usize::try_from(need.span.offset - piece.span.offset).map_err(|_| beyond())?;
         let till = usize::try_from(need.span.len).ok().and_then(|len| from.checked_add(len)).ok_or_else(beyond)?;
         let stored = bytes.get(from..till).ok_or_else(beyond)?;
-        let raw = format::blob::read_frame(stored, page_size, need.mark, &need.holds)
+        let (at, raw) = gathering.room(need.holds.len() * page_len)?.ok_or_else(beyond)?;
+        format::blob::read_frame_into(stored, page_size, need.mark, need.holds.iter().copied(), raw)
             .map_err(EngineError::damaged(&piece.path))?;
         // Neighbouring slots with neighbouring pages go out in one write.
         for run in need
@@ -461,24 +481,80 @@ fn write(
             let (Some(slot), Some(page)) = (run.first(), run.first().and_then(|slot| need.holds.get(*slot))) else {
                 continue;
             };
-            let image = raw.get(slot * page_len..(slot + run.len()) * page_len).ok_or_else(beyond)?;
-            out.write_at(page.index() * page_size.bytes(), image)?;
+            let start = at + slot * page_len;
+            gathering.take(start..start + run.len() * page_len, page.index() * page_size.bytes())?;
         }
-        components.progress.advance(need.wanted.len() as u64 * page_size.bytes());
+        wanted += need.wanted.len() as u64;
+    }
+    gathering.finish()?;
+    components.progress.advance(wanted * page_size.bytes());
+    for needs in piece.needs.chunk_by(|a, b| a.chunk == b.chunk) {
+        let Some(chunk) = needs.first().map(|need| need.chunk) else { continue };
         let complete = {
             let mut left = left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let frames = left.entry(need.chunk.first).or_default();
-            *frames = frames.saturating_sub(1);
+            let frames = left.entry(chunk.first).or_default();
+            *frames = frames.saturating_sub(needs.len());
             *frames == 0
         };
         if complete {
-            let span = ByteSpan {
-                offset: need.chunk.first.index() * page_size.bytes(),
-                len: need.chunk.count.0 * page_size.bytes(),
-            };
+            let span =
+                ByteSpan { offset: chunk.first.index() * page_size.bytes(), len: chunk.count.0 * page_size.bytes() };
             out.complete(span)?;
-            components.progress.blob(&format!("pages {}..", need.chunk.first), span.len);
+            components.progress.blob(&format!("pages {}..", chunk.first), span.len);
         }
     }
     Ok(())
+}
+
+/// Frames decompressed one behind the other, so that neighbours in the file go out in one write.
+struct Gathering<'a> {
+    out: &'a OutputFile,
+    room: Vec<u8>,
+    /// Where the next frame goes.
+    end: usize,
+    /// What is not written yet, and where in the file it begins.
+    waiting: Option<(Range<usize>, u64)>,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(out: &'a OutputFile, room: usize) -> Self {
+        Self { out, room: vec![0; room], end: 0, waiting: None }
+    }
+
+    /// Room for a frame's pages, and where in the room it is: `None` for more than any frame has.
+    fn room(&mut self, len: usize) -> Result<Option<(usize, &mut [u8])>, EngineError> {
+        if len > self.room.len() - self.end {
+            self.write()?;
+            self.end = 0;
+        }
+        let start = self.end;
+        let Some(room) = self.room.get_mut(start..start + len) else { return Ok(None) };
+        self.end += len;
+        Ok(Some((start, room)))
+    }
+
+    /// These bytes of the room belong at this place of the file.
+    fn take(&mut self, bytes: Range<usize>, offset: u64) -> Result<(), EngineError> {
+        match &mut self.waiting {
+            Some((waiting, begin)) if waiting.end == bytes.start && *begin + waiting.len() as u64 == offset => {
+                waiting.end = bytes.end;
+            }
+            _ => {
+                self.write()?;
+                self.waiting = Some((bytes, offset));
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), EngineError> {
+        if let Some((bytes, offset)) = self.waiting.take() {
+            self.out.write_at(offset, &self.room[bytes])?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), EngineError> {
+        self.write()
+    }
 }
