@@ -15,6 +15,8 @@ pub struct CheckpointView {
     pub before: Option<(PageSize, PageCount)>,
     /// Chunks with at least one page whose content differs, by ascending chunk. After a new page size: all.
     pub changes: Vec<ChunkChange>,
+    /// Whether this lies over another part of the same checkpoint (rule S16): then a chunk is not written whole a second time.
+    pub is_overlay: bool,
 }
 
 /// One chunk's changed pages.
@@ -166,7 +168,10 @@ pub fn checkpoint(view: &CheckpointView, policy: &CheckpointPolicy) -> Option<Ch
         .iter()
         .filter_map(|change| {
             let span = geometry.span(change.chunk, view.page_count)?;
-            let action = choose(change, span, view.page_size, new_page_size, policy);
+            let action = match view.is_overlay && change.has_base {
+                true => Action::Delta,
+                false => choose(change, span, view.page_size, new_page_size, policy),
+            };
             let pages = if action == Action::Delta { change.pages.clone() } else { span.pages().collect() };
             let raw = pages.len() as u64 * view.page_size.bytes();
             let changed = change.pages.len() as u64;
@@ -268,6 +273,7 @@ mod tests {
             page_count: PageCount(now),
             before: before.map(|count| (page_size, PageCount(count))),
             changes,
+            is_overlay: false,
         }
     }
 
@@ -295,6 +301,19 @@ mod tests {
             let plan = checkpoint(&view(before, 1024, pages, has_base), &policy).unwrap();
             assert_eq!(plan.chunks[0].action, expected, "{what}");
         }
+    }
+
+    #[test]
+    fn s16_what_changed_while_a_chunk_was_written_whole_goes_on_top_of_it() {
+        let all: Vec<u64> = (1..=1024).collect();
+        let mut over = view(Some(1024), 1024, &all, true);
+        over.is_overlay = true;
+        let plan = checkpoint(&over, &CheckpointPolicy::default()).unwrap();
+        assert_eq!(plan.chunks[0].action, Action::Delta);
+        // A chunk that only came to be meanwhile has nothing that it could go on top of.
+        over.changes[0].has_base = false;
+        let plan = checkpoint(&over, &CheckpointPolicy::default()).unwrap();
+        assert_eq!(plan.chunks[0].action, Action::Rewrite(Reason::New));
     }
 
     #[test]

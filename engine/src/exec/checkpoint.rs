@@ -7,8 +7,11 @@
 //! | each blob staged, uploaded, noted; its file removed | the blob; the note | a noted blob is not made again |
 //! | record published | see [`crate::log::publish`] | finished from the intent |
 //! | scratch cleaned | | swept |
+//!
+//! A source that stands still is read once. One that moves (rule S16) is read in rounds: what changed while it was read is read
+//! again and laid on top, until everything is of one commit. One record says all rounds, in their order.
 
-use super::diff::{Difference, diff};
+use super::diff::{Difference, diff, reread};
 use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
@@ -16,14 +19,14 @@ use littoral_format::blob::Index;
 use littoral_format::keys;
 use littoral_local::{JobDir, LocalError, Scratch, StagedFile};
 use littoral_plan::{Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, checkpoint as plan};
-use littoral_ports::{Batch, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
+use littoral_ports::{Batch, CaughtUp, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     Base, BlobKind, BlobRef, Checkpoint, ChunkId, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
     JournalMode, ManifestOp, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq, StagedBlob,
     VolumeFigures, VolumeRow,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -79,6 +82,7 @@ pub fn planned(
         page_count: source.page_count(),
         before: figures.page_size.map(|page_size| (page_size, figures.page_count)),
         changes: std::mem::take(&mut difference.changes),
+        is_overlay: false,
     };
     let plan = plan(&view, policy);
     difference.changes = view.changes;
@@ -97,85 +101,58 @@ pub async fn checkpoint(
     let manifest = writer.manifest().clone();
     let Planned { difference, plan } =
         planned(&*manifest, writer.row(), source, &options.policy, &*components.progress)?;
-    let Some(plan) = plan else {
+    let mut next = plan.map(|plan| (difference, plan));
+    let mut job: Option<Job> = None;
+    let mut rounds: Vec<Round> = Vec::new();
+    loop {
+        if let Some((difference, plan)) = next.take() {
+            let job = match &mut job {
+                Some(job) => job,
+                none => none.insert(Job::begin(writer, scratch, &plan, options)?),
+            };
+            rounds.push(job.round(writer, source, difference, plan).await?);
+        }
+        match source.catch_up()? {
+            CaughtUp::Still => break,
+            CaughtUp::Moved(pages) => next = overlaid(&*manifest, writer.row(), source, &rounds, pages, options)?,
+        }
+    }
+    let Some(Job { dir, uploads, .. }) = job else {
         // What an interrupted checkpoint had begun was undone in the database since.
         if manifest.job(&writer.row().meta.id)?.is_some() {
             writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
         }
         return Ok(None);
     };
-    components.faults.reach("checkpoint.planned")?;
-    let (birth, done) = begin(writer)?;
-    components.faults.reach("checkpoint.begun")?;
-
-    let recipe = Recipe {
-        page_size: plan.page_size,
-        compression: options.compression,
-        key: writer.row().meta.identity_key,
-        birth,
-    };
-    scratch.sweep()?;
-    let dir = scratch.job(&writer.row().meta.id, birth)?;
-    let mut uploads = Uploads::new(writer.log().remote().clone());
-    let mut built: Vec<(BlobRef, Index)> = Vec::new();
-    let mut resumed = 0;
-    components.progress.phase("uploading", plan.estimate.bytes, Unit::Bytes);
-    let jobs = plan
-        .rewrites()
-        .map(|at| (BlobKind::Chunk, vec![at]))
-        .chain(plan.packs.iter().map(|pack| (BlobKind::Pack, pack.clone())));
-    for (kind, chunks) in jobs {
-        let chunks: Vec<&ChunkPlan> = chunks.iter().filter_map(|at| plan.chunks.get(*at)).collect();
-        let pieces: Vec<Piece<'_>> =
-            chunks.iter().map(|chunk| Piece { chunk: chunk.chunk, span: chunk.span, pages: &chunk.pages }).collect();
-        let known = Known::of(&*manifest, writer.row(), &difference, kind, &pieces)?;
-        let unknown = || writer.log().inconsistent("a page that did not change has no identity".to_owned());
-        let input = stage::input(&recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;
-        if let Some(blob) = done.get(&input) {
-            // Its frames lie where they lay: the footer tells where, and the identities vouch for the pages.
-            let mark = stage::mark(&recipe, &input);
-            match super::fetch::index(writer.log(), blob).await {
-                Ok(index) if vouched(&index, &pieces, mark, &|page| known.identity(page)) => {
-                    built.push((blob.clone(), index));
-                    resumed += 1;
-                    components.progress.advance(blob.len);
-                    continue;
-                }
-                // Somebody took it away meanwhile, or it is not what was uploaded: it is made again, under the same name.
-                Ok(_)
-                | Err(
-                    EngineError::Damaged { .. }
-                    | EngineError::Inconsistent { .. }
-                    | EngineError::Remote(RemoteError::Missing { .. } | RemoteError::Corrupt { .. }),
-                ) => {
-                    let name = &blob.name;
-                    tracing::warn!(%name, "a blob that an interrupted checkpoint had uploaded is gone: uploading it again");
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let mut read = |page, into: &mut [u8]| Ok(source.read(page, into)?);
-        let next = Next { dir: &dir, recipe: &recipe, kind, input: &input, pieces: &pieces };
-        let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
-        components.faults.reach("checkpoint.staged")?;
-        uploads.start(writer, file, Some(input), &blob).await?;
-        built.push((blob, index));
-        // Lets the uploads of a single-threaded runtime move while the next blob is built.
-        tokio::task::yield_now().await;
-    }
     uploads.finish(writer).await?;
     components.faults.reach("checkpoint.uploaded")?;
 
-    let generation = writer.row().tail.figures.generation.next();
-    let bytes = built.iter().map(|(blob, _)| blob.len).sum();
     let schema = schema(source)?;
-    let body = Checkpoint { ops: ops(&plan, generation, &built), schema, sessions: Vec::new() };
+    let mut generation = writer.row().tail.figures.generation;
+    let (mut done, mut told) = (Done::default(), None::<CheckpointPlan>);
+    for Round { difference, plan, built, resumed } in rounds {
+        // Each round has a generation of its own: deltas of one chunk are told apart by it.
+        generation = generation.next();
+        done.ops.extend(ops(&plan, generation, &built));
+        done.identities.extend(difference.identities);
+        done.bytes += built.iter().map(|(blob, _)| blob.len).sum::<u64>();
+        done.blobs += built.len();
+        done.resumed += resumed;
+        match &mut told {
+            None => told = Some(plan),
+            Some(told) => {
+                told.page_count = plan.page_count;
+                told.chunks.extend(plan.chunks);
+            }
+        }
+    }
+    let Some(plan) = told else { return Ok(None) };
     let draft = Draft {
-        body: RecordBody::Checkpoint(body),
-        commits: 1,
+        body: RecordBody::Checkpoint(Checkpoint { ops: done.ops, schema, sessions: Vec::new() }),
+        commits: source.commits().max(1),
         figures: VolumeFigures { generation, page_size: Some(plan.page_size), page_count: plan.page_count },
-        added: FooterFigures { pages: plan.changed_pages(), bytes },
-        identities: difference.identities,
+        added: FooterFigures { pages: plan.changed_pages(), bytes: done.bytes },
+        identities: done.identities.into_iter().collect(),
     };
     let published = writer.publish(draft).await?;
     dir.remove()?;
@@ -186,10 +163,156 @@ pub async fn checkpoint(
         seq: published,
         generation,
         plan,
-        bytes,
-        blobs: built.len(),
-        resumed,
+        bytes: done.bytes,
+        blobs: done.blobs,
+        resumed: done.resumed,
     }))
+}
+
+/// What a record brings, summed over its rounds.
+#[derive(Default)]
+struct Done {
+    ops: Vec<ManifestOp>,
+    identities: BTreeMap<PageNo, PageIdentity>,
+    bytes: u64,
+    blobs: usize,
+    resumed: usize,
+}
+
+/// Plans what goes on top of the rounds so far; `None` when nothing does.
+fn overlaid(
+    manifest: &dyn Manifest,
+    row: &VolumeRow,
+    source: &mut dyn PageSource,
+    rounds: &[Round],
+    pages: Vec<PageNo>,
+    options: &Options,
+) -> Result<Option<(Difference, CheckpointPlan)>, EngineError> {
+    let page_size = source.page_size();
+    let before = match rounds.last() {
+        Some(round) => Some((round.plan.page_size, round.plan.page_count)),
+        None => row.tail.figures.page_size.map(|size| (size, row.tail.figures.page_count)),
+    };
+    let reshaped = rounds.first().is_some_and(|round| round.plan.reshape);
+    let has_base = |chunk| {
+        let written = rounds.iter().flat_map(|round| &round.plan.chunks).any(|plan| {
+            plan.chunk == chunk && matches!(plan.action, Action::Rewrite(_))
+        });
+        Ok(written || (!reshaped && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some())))
+    };
+    let mut difference = reread(row, source, pages, has_base)?;
+    let view = CheckpointView {
+        page_size,
+        page_count: source.page_count(),
+        before,
+        changes: std::mem::take(&mut difference.changes),
+        is_overlay: true,
+    };
+    let plan = plan(&view, &options.policy);
+    difference.changes = view.changes;
+    Ok(plan.map(|plan| (difference, plan)))
+}
+
+/// One reading of what changed: what was decided, and the blobs that came of it.
+struct Round {
+    difference: Difference,
+    plan: CheckpointPlan,
+    built: Vec<(BlobRef, Index)>,
+    resumed: usize,
+}
+
+/// The work on one checkpoint's blobs.
+struct Job {
+    recipe: Recipe,
+    /// Blobs that an interrupted attempt had uploaded, by what went into them.
+    done: HashMap<[u8; 32], BlobRef>,
+    dir: JobDir,
+    uploads: Uploads,
+}
+
+impl Job {
+    fn begin(
+        writer: &mut Writer,
+        scratch: &Scratch,
+        plan: &CheckpointPlan,
+        options: &Options,
+    ) -> Result<Self, EngineError> {
+        let faults = writer.components().faults.clone();
+        faults.reach("checkpoint.planned")?;
+        let (birth, done) = begin(writer)?;
+        faults.reach("checkpoint.begun")?;
+        let recipe = Recipe {
+            page_size: plan.page_size,
+            compression: options.compression,
+            key: writer.row().meta.identity_key,
+            birth,
+        };
+        scratch.sweep()?;
+        let dir = scratch.job(&writer.row().meta.id, birth)?;
+        Ok(Self { recipe, done, dir, uploads: Uploads::new(writer.log().remote().clone()) })
+    }
+
+    /// Stages a round's blobs and sends them on their way.
+    async fn round(
+        &mut self,
+        writer: &mut Writer,
+        source: &mut dyn PageSource,
+        difference: Difference,
+        plan: CheckpointPlan,
+    ) -> Result<Round, EngineError> {
+        let components = writer.components().clone();
+        let manifest = writer.manifest().clone();
+        let Self { recipe, done, dir, uploads } = self;
+        let mut built: Vec<(BlobRef, Index)> = Vec::new();
+        let mut resumed = 0;
+        components.progress.phase("uploading", plan.estimate.bytes, Unit::Bytes);
+        let jobs = plan
+            .rewrites()
+            .map(|at| (BlobKind::Chunk, vec![at]))
+            .chain(plan.packs.iter().map(|pack| (BlobKind::Pack, pack.clone())));
+        for (kind, chunks) in jobs {
+            let chunks: Vec<&ChunkPlan> = chunks.iter().filter_map(|at| plan.chunks.get(*at)).collect();
+            let pieces: Vec<Piece<'_>> = chunks
+                .iter()
+                .map(|chunk| Piece { chunk: chunk.chunk, span: chunk.span, pages: &chunk.pages })
+                .collect();
+            let known = Known::of(&*manifest, writer.row(), &difference, kind, &pieces)?;
+            let unknown = || writer.log().inconsistent("a page that did not change has no identity".to_owned());
+            let input = stage::input(recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;
+            if let Some(blob) = done.get(&input) {
+                // Its frames lie where they lay: the footer tells where, and the identities vouch for the pages.
+                let mark = stage::mark(recipe, &input);
+                match super::fetch::index(writer.log(), blob).await {
+                    Ok(index) if vouched(&index, &pieces, mark, &|page| known.identity(page)) => {
+                        built.push((blob.clone(), index));
+                        resumed += 1;
+                        components.progress.advance(blob.len);
+                        continue;
+                    }
+                    // Somebody took it away meanwhile, or it is not what was uploaded: it is made again, under the same name.
+                    Ok(_)
+                    | Err(
+                        EngineError::Damaged { .. }
+                        | EngineError::Inconsistent { .. }
+                        | EngineError::Remote(RemoteError::Missing { .. } | RemoteError::Corrupt { .. }),
+                    ) => {
+                        let name = &blob.name;
+                        tracing::warn!(%name, "a blob that an interrupted checkpoint had uploaded is gone: uploading it again");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let mut read = |page, into: &mut [u8]| Ok(source.read(page, into)?);
+            let next = Next { dir, recipe, kind, input: &input, pieces: &pieces };
+            let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
+            components.faults.reach("checkpoint.staged")?;
+            uploads.start(writer, file, Some(input), &blob).await?;
+            built.push((blob, index));
+            // Lets the uploads of a single-threaded runtime move while the next blob is built.
+            tokio::task::yield_now().await;
+        }
+        Ok(Round { difference, plan, built, resumed })
+    }
 }
 
 /// Begins a job, or goes on with the one that was interrupted.

@@ -4,7 +4,7 @@ use crate::error::EngineError;
 use littoral_format::identity;
 use littoral_plan::ChunkChange;
 use littoral_ports::{Changed, Manifest, PageSource, Progress, Unit};
-use littoral_types::{Geometry, PageIdentity, PageNo, VolumeRow};
+use littoral_types::{ChunkId, ChunkRow, Geometry, PageIdentity, PageNo, VolumeRow};
 
 /// Identities compared at once.
 const STEP: usize = 4096;
@@ -40,7 +40,12 @@ pub fn diff(
     // Identities of pages of another size say nothing.
     let comparable = row.tail.figures.page_size == Some(page_size);
     let pages: Box<dyn Iterator<Item = PageNo>> = match source.changed() {
-        Changed::Pages(pages) if comparable => Box::new(pages.into_iter().filter(move |page| size.holds(*page))),
+        Changed::Pages(pages) if comparable => {
+            // Pages that the database grew by may never have been written, and are new all the same (rule S11).
+            let before = row.tail.figures.page_count;
+            let old = pages.into_iter().filter(move |page| size.holds(*page) && before.holds(*page));
+            Box::new(old.chain((before.0..size.0).map(PageNo::from_index)))
+        }
         Changed::Pages(_) | Changed::Unknown => Box::new((0..size.0).map(PageNo::from_index)),
     };
     progress.phase("comparing", size.0, Unit::Pages);
@@ -63,15 +68,36 @@ pub fn diff(
         difference.looked_at += 1;
         progress.advance(1);
     }
-    difference.changes = by_chunk(manifest, row, Geometry::new(page_size), comparable, &difference.identities)?;
+    let has_base = |chunk| {
+        Ok(comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row: ChunkRow| row.base.is_some()))
+    };
+    difference.changes = by_chunk(Geometry::new(page_size), has_base, &difference.identities)?;
+    Ok(difference)
+}
+
+/// What pages hold that changed while others were read: all of them count, whatever they held before, since nobody knows which
+/// version of them was written.
+pub fn reread(
+    row: &VolumeRow,
+    source: &mut dyn PageSource,
+    pages: Vec<PageNo>,
+    has_base: impl Fn(ChunkId) -> Result<bool, EngineError>,
+) -> Result<Difference, EngineError> {
+    let size = source.page_count();
+    let mut buffer = vec![0; source.page_size().len()];
+    let mut difference = Difference::default();
+    for page in pages.into_iter().filter(|page| size.holds(*page)) {
+        source.read(page, &mut buffer)?;
+        difference.identities.push((page, identity::of(&row.meta.identity_key, &buffer)));
+        difference.looked_at += 1;
+    }
+    difference.changes = by_chunk(Geometry::new(source.page_size()), has_base, &difference.identities)?;
     Ok(difference)
 }
 
 fn by_chunk(
-    manifest: &dyn Manifest,
-    row: &VolumeRow,
     geometry: Geometry,
-    comparable: bool,
+    has_base: impl Fn(ChunkId) -> Result<bool, EngineError>,
     identities: &[(PageNo, PageIdentity)],
 ) -> Result<Vec<ChunkChange>, EngineError> {
     let mut changes: Vec<ChunkChange> = Vec::new();
@@ -80,7 +106,7 @@ fn by_chunk(
         match changes.last_mut().filter(|last| last.chunk == chunk) {
             Some(last) => last.pages.push(*page),
             None => {
-                let has_base = comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some());
+                let has_base = has_base(chunk)?;
                 changes.push(ChunkChange { chunk, pages: vec![*page], has_base });
             }
         }

@@ -108,8 +108,9 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
     shards.extend(uploaded);
     shards.sort_by_key(|shard| shard.shard);
     let skeleton = match source {
-        Some(source) if tail.figures.page_size == Some(source.page_size()) => skeleton(source)?,
-        _ => carried(writer, previous.as_ref())?,
+        // A source that moves shows pages that are newer than the state that is summed up.
+        Some(source) if tail.figures.page_size == Some(source.page_size()) => as_published(writer, skeleton(source)?)?,
+        _ => as_published(writer, previous.as_ref().map(|previous| previous.skeleton.clone()).unwrap_or_default())?,
     };
     let snapshot = Snapshot {
         volume: row.meta.clone(),
@@ -218,14 +219,14 @@ fn touched(changes: &[Change], previous: Option<&Snapshot>, geometry: Option<Geo
     Some(touched)
 }
 
-/// Without a database at hand: the pages of the previous skeleton that still hold the same.
-fn carried(writer: &Writer, previous: Option<&Snapshot>) -> Result<Skeleton, EngineError> {
+/// Those pages of a skeleton that hold what the newest record says they hold.
+fn as_published(writer: &Writer, skeleton: Skeleton) -> Result<Skeleton, EngineError> {
     let row = writer.row();
-    let mut pages = Vec::new();
-    for page in previous.map(|previous| &previous.skeleton.pages).into_iter().flatten() {
+    let mut pages = Vec::with_capacity(skeleton.pages.len());
+    for page in skeleton.pages {
         let known = writer.manifest().identities(&row.meta.id, page.page, 1)?;
         if known.first().copied().flatten() == Some(identity::of(&row.meta.identity_key, &page.image)) {
-            pages.push(page.clone());
+            pages.push(page);
         }
     }
     Ok(Skeleton { pages })
