@@ -193,8 +193,9 @@ async fn needed_since(log: &Log, floor: Seq, newest: &Opened, needed: &mut Neede
     let since = log.since(opened.link()).await?;
     // A record that cannot be read now may be there tomorrow, or be passed by with a later manifest snapshot: what it and those
     // behind it need is not known, and nothing may go (I9).
-    let last = since.last().map_or(opened.tail.hash, |record| record.envelope.hash);
-    if last != newest.tail.hash {
+    // Others may have gone on meanwhile: then the newest record that was known is one of those that were read.
+    let mut read = since.iter().map(|record| record.envelope.hash).chain([opened.tail.hash]);
+    if !read.any(|hash| hash == newest.tail.hash) {
         let end = since.last().map_or(opened.tail.seq, |record| record.envelope.header.seq);
         return Err(log.inconsistent(format!(
             "record {} is gone, and the log goes on to record {}: nothing is deleted",
