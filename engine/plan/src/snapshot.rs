@@ -24,3 +24,27 @@ pub fn snapshot_due(pressure: &SnapshotPressure) -> bool {
     let heavy = pressure.ops_bytes >= SNAPSHOT_OPS_BYTES || pressure.records >= SNAPSHOT_RECORDS;
     pressure.changed && ((!pressure.exists) || (heavy && rested))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p08_a_manifest_snapshot_is_due_when_there_is_none_or_enough_has_gathered_and_the_head_has_rested() {
+        let rested = Some(HEAD_INTERVAL_MS);
+        for (exists, changed, records, ops_bytes, head_age_ms, due) in [
+            (false, false, 0, 0, None, false),
+            (false, true, 1, 1, None, true),
+            (false, true, 1, 1, Some(0), true),
+            (true, true, 1, 1, rested, false),
+            (true, true, SNAPSHOT_RECORDS - 1, SNAPSHOT_OPS_BYTES - 1, rested, false),
+            (true, true, SNAPSHOT_RECORDS, 0, rested, true),
+            (true, true, 0, SNAPSHOT_OPS_BYTES, rested, true),
+            (true, true, SNAPSHOT_RECORDS, SNAPSHOT_OPS_BYTES, Some(HEAD_INTERVAL_MS - 1), false),
+            (true, false, SNAPSHOT_RECORDS, 0, rested, false),
+        ] {
+            let pressure = SnapshotPressure { exists, changed, records, ops_bytes, head_age_ms };
+            assert_eq!(snapshot_due(&pressure), due, "{pressure:?}");
+        }
+    }
+}

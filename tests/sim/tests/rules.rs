@@ -232,6 +232,41 @@ fn p02_what_is_pinned_before_the_prune_is_published_is_spared() {
     all_is_well(&world);
 }
 
+/// A pin that stood before, a named snapshot, and a pin whose maker is late to drop it.
+#[test]
+fn p02_what_is_pinned_stays_through_every_prune_until_it_is_dropped_or_over() {
+    let world = World::new(10_205, false).unwrap();
+    let (mut a, mut b) = (machine(&world, "a"), machine(&world, "b"));
+    world.runtime.block_on(async {
+        published(&mut a, 3).await;
+        let name = "before-upgrade".parse().unwrap();
+        a.name_snapshot(&name).await.unwrap().unwrap();
+        let (log, short) = reader(&mut b, 1).await;
+        let (_, named) = reader(&mut b, 3).await;
+        pin(&mut b, &log, &short).await.unwrap();
+        // The pin is over after a day, and holds for a grace more.
+        for (passed, hours, held) in [(0, 0, true), (0, 20, true), (1, 2, true), (0, 3, false), (9, 0, false)] {
+            days(passed).await;
+            sleep(Duration::from_secs(hours * 3600)).await;
+            publish(&mut a).await;
+            a.prune(&keep(1)).await.unwrap();
+            read(&world, &log, &named).await.unwrap();
+            let seq = short.tail.seq;
+            let stands = log.open_snapshot(seq).await.unwrap().is_some() || log.open_at(seq).await.unwrap().is_some();
+            assert_eq!(stands, held, "after {passed} days and {hours} hours more");
+            if held {
+                read(&world, &log, &short).await.unwrap();
+            }
+        }
+        assert_eq!(pins(&world), 1, "what is over goes");
+        let process = b.start();
+        let log = b.log(&process);
+        let found = open_at(&log, &At::Snapshot(name)).await.unwrap();
+        assert_eq!(found.tail.hash, named.tail.hash);
+    });
+    all_is_well(&world);
+}
+
 #[test]
 fn p02_a_pinner_whom_a_prune_overtook_takes_its_pin_back() {
     let world = World::new(10_202, false).unwrap();
@@ -467,6 +502,25 @@ fn p03_two_copies_of_one_machine_that_run_at_once_never_fork_the_log() {
     all_is_well(&world);
 }
 
+/// Counts agree, only the hash tells.
+#[test]
+fn p03_a_volume_that_was_made_anew_with_as_many_records_is_not_gone_on_with() {
+    let world = World::new(10_312, false).unwrap();
+    let (mut a, mut b) = (machine(&world, "a"), machine(&world, "b"));
+    world.runtime.block_on(async {
+        published(&mut a, 2).await;
+        a.close();
+        let server = &world.around.net.server;
+        let all: Vec<_> = server.objects().into_iter().map(|(path, _)| path).collect();
+        server.delete(&all).await.unwrap();
+        published(&mut b, 2).await;
+        let before = names(&world);
+        let opened = a.open(None).await;
+        assert!(matches!(&opened, Err(EngineError::NotAVolume { .. })), "{opened:?}");
+        assert_eq!(names(&world), before);
+    });
+}
+
 #[test]
 fn p03_a_record_that_does_not_follow_is_refused_by_every_reader() {
     let world = World::new(10_311, false).unwrap();
@@ -494,10 +548,17 @@ fn p03_a_record_that_does_not_follow_is_refused_by_every_reader() {
 /// A writer sleeps with its request in its hands; meanwhile the name is taken, and pruned, and free again.
 #[test]
 fn p05_a_silent_writer_that_wins_a_pruned_name_is_not_acknowledged() {
-    let world = World::new(10_501, false).unwrap();
+    // Nor where somebody sets its wall clock back meanwhile.
+    silent(10_501, 0);
+    silent(10_503, -30 * i64::try_from(DAY_MS).unwrap());
+}
+
+fn silent(seed: u64, skew_ms: i64) {
+    let world = World::new(seed, false).unwrap();
     let (mut a, mut b) = (machine(&world, "a"), machine(&world, "b"));
     world.runtime.block_on(async {
         published(&mut a, 1).await;
+        let clock = a.clock.clone();
         a.commit();
         let mut held = world.around.net.hold("a", Op::PutNew, "/log/", When::Before);
         let meanwhile = async {
@@ -509,6 +570,7 @@ fn p05_a_silent_writer_that_wins_a_pruned_name_is_not_acknowledged() {
             days(2).await;
             publish(&mut b).await;
             b.prune(&keep(1)).await.unwrap().unwrap();
+            clock.set_skew_ms(skew_ms);
             held.release();
         };
         let (done, ()) = futures::join!(a.publish(), meanwhile);
@@ -521,6 +583,47 @@ fn p05_a_silent_writer_that_wins_a_pruned_name_is_not_acknowledged() {
         let opened = a.open(None).await;
         assert!(matches!(&opened, Err(EngineError::Superseded { epoch: Epoch(2), .. })), "{opened:?}");
         publish(&mut b).await;
+    });
+    all_is_well(&world);
+}
+
+#[test]
+fn p05_after_a_quarter_of_the_grace_the_tail_is_read_again_and_before_that_it_is_not() {
+    let world = World::new(10_504, false).unwrap();
+    let mut a = machine(&world, "a");
+    world.runtime.block_on(async {
+        published(&mut a, 1).await;
+        let looks = || world.around.net.requests("a").get(&Op::List).copied().unwrap_or(0);
+        let minute = Duration::from_secs(60);
+        let quarter = Duration::from_millis(PRUNE_GRACE_MS / 4);
+        for (silence, looked) in [(minute, 0), (quarter - minute, 0), (quarter + minute, 1), (minute, 0), (quarter, 1)]
+        {
+            let before = looks();
+            sleep(silence).await;
+            publish(&mut a).await;
+            assert_eq!(looks() - before, looked, "after {silence:?}");
+        }
+    });
+    all_is_well(&world);
+}
+
+#[test]
+fn p05_a_prune_spares_whatever_is_younger_than_the_grace() {
+    let world = World::new(10_505, false).unwrap();
+    let mut a = machine(&world, "a");
+    world.runtime.block_on(async {
+        published(&mut a, 3).await;
+        sleep(Duration::from_secs(20 * 3600)).await;
+        for _ in 0..3 {
+            publish(&mut a).await;
+        }
+        let before = names(&world);
+        assert_eq!(a.prune(&keep(1)).await.unwrap(), None);
+        assert_eq!(names(&world), before);
+        // Now the claim and the first three are old, and the others are not.
+        sleep(Duration::from_secs(6 * 3600)).await;
+        let pruned = a.prune(&keep(1)).await.unwrap().unwrap();
+        assert_eq!((pruned.floor, pruned.records), (Seq(5), 4));
     });
     all_is_well(&world);
 }
@@ -691,6 +794,40 @@ fn p08_a_head_that_is_old_or_missing_or_damaged_or_anothers_leads_nobody_astray(
             }
         }
         server.tamper(&path, second);
+    });
+    all_is_well(&world);
+}
+
+#[test]
+fn p08_the_head_is_written_with_snapshots_only_and_rests_between() {
+    let world = World::new(10_807, false).unwrap();
+    let mut a = machine(&world, "a");
+    world.runtime.block_on(async {
+        let heads = || world.around.net.requests("a").get(&Op::Put).copied().unwrap_or(0);
+        published(&mut a, 3).await;
+        assert_eq!(heads(), 0, "a record writes no head");
+        for (pause, written) in [(0, 1), (5, 0), (20, 0), (31, 1), (29, 0), (300, 1)] {
+            let before = heads();
+            sleep(Duration::from_secs(pause)).await;
+            publish(&mut a).await;
+            a.snapshot(true).await.unwrap();
+            assert_eq!(heads() - before, written, "after {pause} s");
+        }
+    });
+    all_is_well(&world);
+}
+
+#[test]
+fn p08_a_writer_who_lost_points_nobody_at_his_own_state() {
+    let world = World::new(10_808, false).unwrap();
+    let (mut a, mut b) = (machine(&world, "a"), machine(&world, "b"));
+    world.runtime.block_on(async {
+        published(&mut a, 3).await;
+        b.open(Some(Epoch(1))).await.unwrap();
+        publish(&mut b).await;
+        // He has not heard of it yet.
+        a.snapshot(true).await.unwrap();
+        assert!(!names(&world).iter().any(|name| name.ends_with("/head")));
     });
     all_is_well(&world);
 }
