@@ -119,8 +119,7 @@ const LOCAL: &[(u32, &str)] = &[
 /// The name of the file system a directory is on, for people; its magic number where it has no name here.
 #[cfg(target_os = "linux")]
 pub fn kind(dir: &Path) -> Result<String, LocalError> {
-    let found = rustix::fs::statfs(dir).map_err(on("ask for the file system of", dir))?;
-    let magic = found.f_type as u32;
+    let magic = magic(dir)?;
     let name = NETWORK.iter().chain(LOCAL).find(|(known, _)| *known == magic).map(|(_, name)| (*name).to_owned());
     Ok(name.unwrap_or_else(|| format!("{magic:#x}")))
 }
@@ -131,12 +130,27 @@ pub fn kind(_: &Path) -> Result<String, LocalError> {
     Ok("unknown".to_owned())
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The file system that a test's directories are on, whatever the kernel says.
+    pub(crate) static PRETENDED: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(target_os = "linux")]
+fn magic(dir: &Path) -> Result<u32, LocalError> {
+    #[cfg(test)]
+    if let Some(pretended) = PRETENDED.get() {
+        return Ok(pretended);
+    }
+    let found = rustix::fs::statfs(dir).map_err(on("ask for the file system of", dir))?;
+    // The kernel's magic numbers have 32 bits; some architectures extend their sign.
+    Ok(found.f_type as u32)
+}
+
 /// Refuses a directory on a network file system.
 #[cfg(target_os = "linux")]
 pub fn require_local(dir: &Path) -> Result<(), LocalError> {
-    let found = rustix::fs::statfs(dir).map_err(on("ask for the file system of", dir))?;
-    // The kernel's magic numbers have 32 bits; some architectures extend their sign.
-    let magic = found.f_type as u32;
+    let magic = magic(dir)?;
     let fuse = if magic == FUSE { fuse_name(dir) } else { None };
     match network_kind(magic, fuse.as_deref()) {
         Some(kind) => Err(LocalError::NetworkFileSystem { path: dir.into(), kind }),

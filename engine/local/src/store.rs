@@ -89,10 +89,12 @@ impl Store {
         if let Some(store) = Self::open(root, options)? {
             return Ok(store);
         }
-        create_dirs(root)?;
         if !options.allow_network {
-            require_local(root)?;
+            // Before anything is made there: the folder is where the nearest one above it is.
+            let there = |dir: &&Path| dir.is_dir();
+            require_local(root.ancestors().find(there).unwrap_or(Path::new(".")))?;
         }
+        create_dirs(root)?;
         let mut id = [0; 16];
         entropy.fill(&mut id);
         let fresh = Bindings { store: StoreId(id), databases: Vec::new() };
@@ -366,6 +368,28 @@ mod tests {
         });
         assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
         assert_eq!(Store::open(&root, StoreOptions::default()).unwrap().unwrap().id(), ids[0]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn p12_a_store_on_a_network_file_system_is_refused_unless_the_user_says_so_by_name() {
+        use crate::filesystem::PRETENDED;
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("a").join(DEFAULT_NAME);
+        let make = |options| Store::open_or_create(&root, &Counting::default(), options);
+        let by_name = StoreOptions { allow_network: true };
+        PRETENDED.set(Some(0x6969));
+        let refused = make(StoreOptions::default()).unwrap_err();
+        assert!(matches!(&refused, LocalError::NetworkFileSystem { kind, .. } if kind == "nfs"), "{refused:?}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was made");
+        let id = make(by_name).unwrap().id();
+        // One that is there already is refused as well: it may have been moved.
+        for refused in [make(StoreOptions::default()).map(Some), Store::open(&root, StoreOptions::default())] {
+            assert!(matches!(refused, Err(LocalError::NetworkFileSystem { .. })), "{refused:?}");
+        }
+        assert_eq!(Store::open(&root, by_name).unwrap().unwrap().id(), id);
+        PRETENDED.set(None);
+        assert_eq!(make(StoreOptions::default()).unwrap().id(), id);
     }
 
     #[test]
