@@ -56,7 +56,7 @@ impl StandIn {
 fn base(span: ChunkSpan) -> Base {
     let pages: Vec<PageNo> = span.pages().collect();
     let mut offset = 64;
-    let frames = pages
+    let frames: Vec<FrameEntry> = pages
         .chunks(FRAME_PAGES_MAX)
         .map(|pages| {
             let len = 20_000 + pages[0].get() % 4_000;
@@ -73,7 +73,7 @@ fn base(span: ChunkSpan) -> Base {
         blob: BlobRef { home: Home::Own, name, len: offset + 400_000 },
         span,
         last_live: span.last().unwrap(),
-        table: FrameTable { frames, ..FrameTable::default() },
+        table: FrameTable::new(frames, [], 0),
     }
 }
 
@@ -165,7 +165,7 @@ async fn an_open_after_3600_records_costs_no_more_than_after_a_hundred() {
             id: littoral_types::DeltaId(generation.0),
             blob: BlobRef { home: Home::Own, name, len: 2000 },
             last_live: page_count.last().unwrap(),
-            table: FrameTable { frames: vec![entry], ..FrameTable::default() },
+            table: FrameTable::new([entry], [], 0),
         };
         let replaced = (generation.0.saturating_sub(1)..generation.0).map(littoral_types::DeltaId).collect();
         let mut ops = vec![ManifestOp::Resize { page_count }];

@@ -539,7 +539,8 @@ fn nothing_but_its_mark_tells_a_frame_from_that_of_another_blob() {
                 };
                 let frames = index.chunks.into_iter().flat_map(|chunk| {
                     let mark = chunk.table.mark;
-                    chunk.table.frames.into_iter().map(move |frame| (mark, frame))
+                    let entries: Vec<_> = chunk.table.frames().map(littoral_types::Frame::to_entry).collect();
+                    entries.into_iter().map(move |frame| (mark, frame))
                 });
                 frames.map(|(mark, frame)| (bytes.clone(), mark, frame)).collect::<Vec<_>>()
             })

@@ -10,8 +10,8 @@ use crate::wire::{CRC_LEN, In, Out, Spell, check_version, page_size_log2, peek_v
 use crate::{FormatError, frame, identity, nouns};
 use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::{
-    BlobKind, ByteSpan, ChunkId, ChunkSpan, Compression, FrameEntry, FrameTable, IdentityKey, PageIdentity, PageNo,
-    PageSize,
+    BlobKind, ByteSpan, ChunkId, ChunkSpan, Compression, Frame, FrameEntry, FrameTable, IdentityKey, PageIdentity,
+    PageNo, PageSize,
 };
 
 const WHAT: &str = "blob";
@@ -65,6 +65,26 @@ pub enum Footer {
     Need(u64),
 }
 
+/// A chunk whose frames are being made.
+#[derive(Debug)]
+struct Begun {
+    chunk: ChunkId,
+    span: ChunkSpan,
+    frames: Vec<FrameEntry>,
+    zeros: Vec<PageNo>,
+    identities: Vec<(PageNo, PageIdentity)>,
+}
+
+impl Begun {
+    fn finish(self, mark: u64) -> ChunkIndex {
+        let Self { chunk, span, frames, mut zeros, mut identities } = self;
+        zeros.sort_unstable();
+        identities.sort_unstable_by_key(|(page, _)| *page);
+        let mark = if frames.is_empty() { 0 } else { mark };
+        ChunkIndex { chunk, span, table: FrameTable::new(frames, zeros, mark), identities }
+    }
+}
+
 /// Spells one blob, piece by piece.
 #[derive(Debug)]
 pub struct Writer {
@@ -75,7 +95,7 @@ pub struct Writer {
     mark: u64,
     zero: PageIdentity,
     end: u64,
-    chunks: Vec<ChunkIndex>,
+    chunks: Vec<Begun>,
     raw: Vec<u8>,
     refused: Option<&'static str>,
 }
@@ -119,7 +139,7 @@ impl Writer {
 
     /// The frames and zero pages that follow belong to this chunk.
     pub fn begin_chunk(&mut self, chunk: ChunkId, span: ChunkSpan) {
-        self.chunks.push(ChunkIndex { chunk, span, table: FrameTable::default(), identities: Vec::new() });
+        self.chunks.push(Begun { chunk, span, frames: Vec::new(), zeros: Vec::new(), identities: Vec::new() });
     }
 
     /// One frame's bytes, to be appended. Pages ascend; pages of zeros are not taken here but by [`Writer::zero`].
@@ -135,8 +155,7 @@ impl Writer {
         let bytes = frame::encode(self.page_size, self.compression, self.mark, pages, &mut self.raw)?;
         let span = ByteSpan { offset: self.end, len: bytes.len() as u64 };
         self.end += span.len;
-        chunk.table.mark = self.mark;
-        chunk.table.frames.push(FrameEntry { span, pages: pages.iter().map(|(page, _)| *page).collect() });
+        chunk.frames.push(FrameEntry { span, pages: pages.iter().map(|(page, _)| *page).collect() });
         chunk.identities.extend(pages.iter().map(|(page, raw)| (*page, identity::of(&self.key, raw))));
         Ok(bytes)
     }
@@ -145,7 +164,7 @@ impl Writer {
     pub fn zero(&mut self, page: PageNo) {
         match self.chunks.last_mut() {
             Some(chunk) => {
-                chunk.table.zeros.push(page);
+                chunk.zeros.push(page);
                 chunk.identities.push((page, self.zero));
             }
             None => {
@@ -155,12 +174,9 @@ impl Writer {
     }
 
     /// The last bytes, and what the blob holds.
-    pub fn finish(mut self) -> Result<(Vec<u8>, Index), FormatError> {
-        for chunk in &mut self.chunks {
-            chunk.table.zeros.sort_unstable();
-            chunk.identities.sort_unstable_by_key(|(page, _)| *page);
-        }
-        let index = Index { kind: self.kind, page_size: self.page_size, chunks: self.chunks };
+    pub fn finish(self) -> Result<(Vec<u8>, Index), FormatError> {
+        let chunks = self.chunks.into_iter().map(|chunk| chunk.finish(self.mark)).collect();
+        let index = Index { kind: self.kind, page_size: self.page_size, chunks };
         let refused = self.refused.or((self.end == 0).then_some("no header")).or(check(&index, self.end).err());
         if let Some(detail) = refused {
             return Err(FormatError::Invalid { what: WHAT, detail: detail.to_owned() });
@@ -208,7 +224,7 @@ fn check(index: &Index, frames_end: u64) -> Result<(), &'static str> {
         if span.last().is_none() || table.pages().any(|page| !span.holds(page)) {
             return Err("a page outside its chunk");
         }
-        for entry in &table.frames {
+        for entry in table.frames() {
             if entry.span.offset != end {
                 return Err("frames that do not lie side by side");
             }
@@ -327,21 +343,21 @@ pub fn verify(whole: &[u8], key: &IdentityKey) -> Result<Index, FormatError> {
             true => Ok(()),
             false => Err(invalid(INDEX, format!("page {page} is not what its identity says"))),
         };
-        for FrameEntry { span, pages } in &chunk.table.frames {
+        for Frame { span, pages } in chunk.table.frames() {
             // In bounds: the frames were checked to lie between header and footer.
             let bytes = &whole[span.offset as usize..(span.offset + span.len) as usize];
             // In bounds: frames of more pages were refused with their table.
             let raw = &mut room[..pages.len() * page_size.len()];
-            read_frame_into(bytes, page_size, chunk.table.mark, pages.iter().copied(), raw)?;
+            read_frame_into(bytes, page_size, chunk.table.mark, pages.iter(), raw)?;
             for (page, bytes) in pages.iter().zip(raw.chunks_exact(page_size.len())) {
                 if frame::is_zero(bytes) {
                     return Err(invalid(WHAT, format!("page {page} is stored and holds only zeros")));
                 }
-                hold(*page, identity::of(key, bytes))?;
+                hold(page, identity::of(key, bytes))?;
             }
         }
-        for page in &chunk.table.zeros {
-            hold(*page, zero)?;
+        for page in chunk.table.zeros().iter() {
+            hold(page, zero)?;
         }
     }
     Ok(index)

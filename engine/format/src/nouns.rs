@@ -147,7 +147,7 @@ impl Spell for ChunkRow {
         out.limit(self.deltas.len(), DELTAS_PER_CHUNK_MAX);
         out.count("row: deltas", self.deltas.len());
         let tables = self.base.iter().map(|base| &base.table).chain(self.deltas.iter().map(|delta| &delta.table));
-        out.limit(tables.map(|table| table.zeros.len()).sum(), ROW_ZEROS_MAX as usize);
+        out.limit(tables.map(|table| table.zeros().len() as usize).sum(), ROW_ZEROS_MAX as usize);
         if !deltas_ascend(&self.deltas) {
             out.refuse("deltas that do not ascend");
         }

@@ -33,7 +33,7 @@ pub fn encode(shard: u64, rows: &[ChunkRow]) -> Result<(Vec<u8>, RowLengths), Fo
     let tables = rows
         .iter()
         .flat_map(|row| row.base.iter().map(|base| &base.table).chain(row.deltas.iter().map(|delta| &delta.table)));
-    tables.for_each(|table| out.spend_zeros(table.zeros.len()));
+    tables.for_each(|table| out.spend_zeros(table.zeros().len() as usize));
     if !rows_fit(shard, rows.iter().map(|row| row.chunk)) {
         out.refuse("rows that do not ascend or belong to another shard");
     }

@@ -3,7 +3,7 @@
 use crate::FormatError;
 use crate::wire::{In, Out, Spell};
 use littoral_types::limits::{CHUNK_BYTES, FRAME_PAGES_MAX};
-use littoral_types::{ByteSpan, FrameEntry, FrameTable, PageNo, PageSize};
+use littoral_types::{ByteSpan, Frame, FrameEntry, FrameTable, PageNo, PageRuns, PageSize};
 
 /// Pages of a chunk at the smallest page size.
 pub(crate) const PAGES_MAX: u64 = CHUNK_BYTES / PageSize::MIN.bytes();
@@ -15,57 +15,21 @@ const NATURAL: u8 = 1;
 /// Each frame begins where the one before it ended: no gaps are spelled.
 const CONTIGUOUS: u8 = 2;
 
-/// Counts up from a page, leaving out the zero pages.
-struct Natural<'a> {
-    next: Option<PageNo>,
-    zeros: &'a [PageNo],
-}
-
-impl<'a> Natural<'a> {
-    fn from(start: PageNo, zeros: &'a [PageNo]) -> Self {
-        let skip = zeros.partition_point(|zero| *zero < start);
-        Self { next: Some(start), zeros: &zeros[skip..] }
-    }
-}
-
-impl Iterator for Natural<'_> {
-    type Item = PageNo;
-
-    #[inline]
-    fn next(&mut self) -> Option<PageNo> {
-        let mut page = self.next?;
-        while self.zeros.first() == Some(&page) {
-            self.zeros = &self.zeros[1..];
-            page = PageNo::new(page.get().checked_add(1)?)?;
-        }
-        self.next = page.get().checked_add(1).and_then(PageNo::new);
-        Some(page)
-    }
-}
-
-/// Of a table whose frames hold pages and whose zero pages ascend. What is natural has each page once, in order.
-fn is_natural(table: &FrameTable) -> bool {
-    let Some((_, full)) = table.frames.split_last() else { return false };
-    let stored = || table.frames.iter().flat_map(|entry| entry.pages.iter().copied());
-    let Some(start) = stored().next() else { return false };
-    let mut expected = Natural::from(start, &table.zeros);
-    full.iter().all(|entry| entry.pages.len() == FRAME_PAGES_MAX) && stored().all(|page| expected.next() == Some(page))
-}
-
 fn is_contiguous(table: &FrameTable) -> bool {
-    table.frames.windows(2).all(|pair| pair[0].span.end() == Some(pair[1].span.offset))
+    let begins = table.frames().skip(1).map(|frame| frame.span.offset);
+    table.frames().zip(begins).all(|(frame, next)| frame.span.end() == Some(next))
 }
 
-fn ascending(pages: &[PageNo]) -> bool {
-    pages.windows(2).all(|pair| pair[0] < pair[1])
+fn ascending(pages: impl Iterator<Item = PageNo>) -> bool {
+    pages.is_sorted_by(|a, b| a < b)
 }
 
 /// What every table keeps to, read or written; the words say which rule it breaks. Whether it is natural.
 pub(crate) fn check(table: &FrameTable) -> Result<bool, &'static str> {
     check_spans(table)?;
     // The usual order needs no look at each page.
-    let natural = is_natural(table);
-    if !natural && !table.frames.iter().all(|entry| ascending(&entry.pages)) {
+    let natural = table.natural_order().is_some();
+    if !natural && !table.frames().all(|frame| ascending(frame.pages.iter())) {
         return Err("a frame whose pages do not ascend");
     }
     if !natural && !each_page_once(table) {
@@ -79,7 +43,7 @@ fn check_spans(table: &FrameTable) -> Result<(), &'static str> {
         return Err("a frame table with more pages than a chunk has");
     }
     let mut end = 0;
-    for FrameEntry { span, pages } in &table.frames {
+    for Frame { span, pages } in table.frames() {
         if pages.is_empty() || pages.len() > FRAME_PAGES_MAX {
             return Err("a frame without pages, or with more than sixteen");
         }
@@ -91,58 +55,47 @@ fn check_spans(table: &FrameTable) -> Result<(), &'static str> {
         }
         end = span.end().ok_or("a frame beyond 64 bits")?;
     }
-    if table.frames.is_empty() && table.mark != 0 {
+    if table.frame_count() == 0 && table.mark != 0 {
         return Err("a mark without frames");
     }
-    if ascending(&table.zeros) { Ok(()) } else { Err("zero pages that do not ascend") }
+    if table.zeros().ascend() { Ok(()) } else { Err("zero pages that do not ascend") }
 }
 
 fn each_page_once(table: &FrameTable) -> bool {
-    let stored = || table.frames.iter().flat_map(|entry| entry.pages.iter().copied());
-    if stored().is_sorted() {
-        // The usual order: one pass over both, no copy.
-        let mut zeros = table.zeros.as_slice();
-        let mut last = None;
-        return stored().all(|page| {
-            while let [zero, rest @ ..] = zeros
-                && *zero < page
-            {
-                zeros = rest;
-            }
-            let again = last == Some(page) || zeros.first() == Some(&page);
-            last = Some(page);
-            !again
-        });
+    if ascending(table.stored()) {
+        // The usual order: no copy.
+        return table.stored().all(|page| !table.zeros().contains(page));
     }
     let mut pages: Vec<_> = table.pages().collect();
     pages.sort_unstable();
-    ascending(&pages)
+    ascending(pages.into_iter())
 }
 
 impl Spell for FrameTable {
     fn put(&self, out: &mut Out) {
-        let natural = match check(self) {
-            Ok(natural) => natural,
-            Err(detail) => return out.refuse(detail),
-        };
+        if let Err(detail) = check(self) {
+            return out.refuse(detail);
+        }
+        let order = self.natural_order();
+        let natural = order.is_some();
         let contiguous = is_contiguous(self);
         let flags = if natural { NATURAL } else { 0 } | if contiguous { CONTIGUOUS } else { 0 };
         out.u8("table: flags (1 natural order, 2 contiguous)", flags);
-        out.spend_zeros(self.zeros.len());
-        put_runs(out, &self.zeros);
-        if natural {
-            let total = self.frames.iter().map(|entry| entry.pages.len()).sum();
-            out.count("table: stored pages", total);
-            out.varint("table: first stored page", self.frames[0].pages[0].get());
-        } else {
-            out.count("table: frames", self.frames.len());
+        out.spend_zeros(self.zeros().len() as usize);
+        put_runs(out, self.zeros());
+        match order {
+            Some((first, total)) => {
+                out.count("table: stored pages", total as usize);
+                out.varint("table: first stored page", first.get());
+            }
+            None => out.count("table: frames", self.frame_count()),
         }
-        let Some(first) = self.frames.first() else { return };
+        let Some(first) = self.frame(0) else { return };
         out.u64("table: mark", self.mark);
         out.varint("table: first frame's offset", first.span.offset);
         let mut end = first.span.offset;
         let mut last = 0u64;
-        for FrameEntry { span, pages } in &self.frames {
+        for Frame { span, pages } in self.frames() {
             if !contiguous && span.offset != first.span.offset {
                 out.varint("frame: gap before", span.offset - end);
             }
@@ -170,9 +123,8 @@ impl Spell for FrameTable {
         }
         let (natural, contiguous) = (flags & NATURAL != 0, flags & CONTIGUOUS != 0);
         let zeros = get_runs(input)?;
-        let (mark, frames) =
-            if natural { get_natural(input, contiguous, &zeros)? } else { get_gathered(input, contiguous)? };
-        let table = FrameTable { frames, zeros, mark };
+        let table =
+            if natural { get_natural(input, contiguous, zeros)? } else { get_gathered(input, contiguous, zeros)? };
         // Pages in natural order were counted, not read: they are.
         let checked = if natural { check_spans(&table).map(|()| true) } else { check(&table) };
         let is_natural = checked.map_err(|detail| input.invalid(detail))?;
@@ -184,44 +136,31 @@ impl Spell for FrameTable {
     }
 }
 
-fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: &[PageNo]) -> Result<(u64, Vec<FrameEntry>), FormatError> {
+fn get_natural(input: &mut In<'_>, contiguous: bool, zeros: PageRuns) -> Result<FrameTable, FormatError> {
     let total = input.varint()?;
     if total == 0 || total > PAGES_MAX {
         return Err(FormatError::TooLarge { what: input.what(), len: total, max: PAGES_MAX });
     }
     let count = total.div_ceil(FRAME_PAGES_MAX as u64) as usize;
     let start = input.page()?;
-    if zeros.binary_search(&start).is_ok() {
+    if zeros.contains(start) {
         return Err(input.invalid("a page in two places"));
     }
     if count > input.left() {
         return Err(FormatError::Truncated { what: input.what() });
     }
-    let mut left = total as usize;
-    let mut pages = Natural::from(start, zeros);
-    let mut frames = Vec::with_capacity(count);
     let mark = input.u64()?;
     let mut spans = Spans::begin(input, contiguous)?;
-    for _ in 0..count {
-        let span = spans.next(input)?;
-        let len = left.min(FRAME_PAGES_MAX);
-        let mut held = Vec::with_capacity(len);
-        held.extend(pages.by_ref().take(len));
-        if held.len() < len {
-            return Err(input.invalid("pages beyond 64 bits"));
-        }
-        frames.push(FrameEntry { span, pages: held });
-        left -= len;
-    }
-    Ok((mark, frames))
+    let spans: Vec<_> = (0..count).map(|_| spans.next(input)).collect::<Result<_, _>>()?;
+    FrameTable::natural(start, total, spans, zeros, mark).ok_or_else(|| input.invalid("pages beyond 64 bits"))
 }
 
-fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<(u64, Vec<FrameEntry>), FormatError> {
+fn get_gathered(input: &mut In<'_>, contiguous: bool, zeros: PageRuns) -> Result<FrameTable, FormatError> {
     // Stored bytes, number of pages, and at least one page each.
     let count = input.count(3, PAGES_MAX as usize)?;
     let mut frames = Vec::with_capacity(count);
     if count == 0 {
-        return Ok((0, frames));
+        return Ok(FrameTable::new(frames, zeros.iter(), 0));
     }
     let mark = input.u64()?;
     let mut spans = Spans::begin(input, contiguous)?;
@@ -245,7 +184,7 @@ fn get_gathered(input: &mut In<'_>, contiguous: bool) -> Result<(u64, Vec<FrameE
         }
         frames.push(FrameEntry { span, pages });
     }
-    Ok((mark, frames))
+    Ok(FrameTable::new(frames, zeros.iter(), mark))
 }
 
 /// Reads where frames lie, one after another.
@@ -274,36 +213,36 @@ impl Spans {
 }
 
 /// Ascending pages as runs: pages left out, then pages that follow one another.
-fn put_runs(out: &mut Out, pages: &[PageNo]) {
-    let runs = || pages.chunk_by(|a, b| a.next() == *b && a != b);
-    out.count("zero pages: runs", runs().count());
+fn put_runs(out: &mut Out, pages: &PageRuns) {
+    out.count("zero pages: runs", pages.runs().len());
     let mut end = 0u64;
-    for run in runs() {
-        let (first, len) = (run[0].get(), run.len() as u64);
+    for run in pages.runs() {
         // Runs after the first lie at least one page apart, or they would be one.
         let apart = u64::from(end != 0);
-        out.varint("zero pages: left out before the run", first - end - 1 - apart);
-        out.varint("zero pages: in the run, less one", len - 1);
-        end = first + (len - 1);
+        out.varint("zero pages: left out before the run", run.first.get() - end - 1 - apart);
+        out.varint("zero pages: in the run, less one", run.len - 1);
+        end = run.last().get();
     }
 }
 
-fn get_runs(input: &mut In<'_>) -> Result<Vec<PageNo>, FormatError> {
+fn get_runs(input: &mut In<'_>) -> Result<PageRuns, FormatError> {
     let runs = input.count(2, PAGES_MAX as usize)?;
-    let mut pages = Vec::new();
+    let mut pages = PageRuns::default();
     let mut end = 0u64;
     for _ in 0..runs {
         let apart = u64::from(end != 0);
         let left_out = input.varint()?;
         let more = input.varint()?;
-        if more >= PAGES_MAX - pages.len() as u64 {
+        if more >= PAGES_MAX - pages.len() {
             return Err(FormatError::TooLarge { what: input.what(), len: more, max: PAGES_MAX });
         }
         input.spend_zeros(more + 1)?;
         let first = end.checked_add(1 + apart).and_then(|page| page.checked_add(left_out));
         let last = first.and_then(|first| first.checked_add(more));
-        let (Some(first), Some(last)) = (first, last) else { return Err(input.invalid("a page beyond 64 bits")) };
-        pages.extend((first..=last).filter_map(PageNo::new));
+        let (Some(first), Some(last)) = (first.and_then(PageNo::new), last) else {
+            return Err(input.invalid("a page beyond 64 bits"));
+        };
+        pages.push_run(first, more + 1);
         end = last;
     }
     Ok(pages)

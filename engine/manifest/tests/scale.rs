@@ -22,7 +22,7 @@ fn a_terabyte(page_bytes: u64) {
     for (seq, first) in (0..CHUNKS).step_by(2048).enumerate() {
         let ops = (first..first + 2048).map(|chunk| {
             let base = base(1, span(chunk));
-            frames += base.table.frames.len();
+            frames += base.table.frame_count();
             ManifestOp::PutBase { chunk: ChunkId(chunk), base }
         });
         let batch = littoral_ports::Batch { log: None, ..record(1, seq as u64 + 1, ops.collect()) };

@@ -92,16 +92,13 @@ mod tests {
     fn table(pages: &BTreeSet<PageNo>) -> FrameTable {
         let mut offset = 0;
         let pages: Vec<PageNo> = pages.iter().copied().collect();
-        let frames = pages
-            .chunks(16)
-            .map(|pages| {
-                let len = pages.len() as u64 * BYTES_PER_PAGE;
-                let entry = FrameEntry { span: ByteSpan { offset, len }, pages: pages.to_vec() };
-                offset += len;
-                entry
-            })
-            .collect();
-        FrameTable { frames, zeros: Vec::new(), mark: 0 }
+        let frames = pages.chunks(16).map(|pages| {
+            let len = pages.len() as u64 * BYTES_PER_PAGE;
+            let entry = FrameEntry { span: ByteSpan { offset, len }, pages: pages.to_vec() };
+            offset += len;
+            entry
+        });
+        FrameTable::new(frames, [], 0)
     }
 
     fn delta(id: u64, pages: &BTreeSet<PageNo>) -> Delta {

@@ -96,11 +96,7 @@ mod tests {
     }
 
     fn table(pages: Vec<PageNo>, at: u64) -> FrameTable {
-        FrameTable {
-            frames: vec![FrameEntry { span: ByteSpan { offset: at, len: 10 }, pages }],
-            zeros: Vec::new(),
-            mark: 0,
-        }
+        FrameTable::new([FrameEntry { span: ByteSpan { offset: at, len: 10 }, pages }], [], 0)
     }
 
     fn blob(kind: BlobKind, at: u64) -> BlobRef {

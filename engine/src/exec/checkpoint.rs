@@ -195,9 +195,10 @@ fn overlaid(
     };
     let reshaped = rounds.first().is_some_and(|round| round.plan.reshape);
     let has_base = |chunk| {
-        let written = rounds.iter().flat_map(|round| &round.plan.chunks).any(|plan| {
-            plan.chunk == chunk && matches!(plan.action, Action::Rewrite(_))
-        });
+        let written = rounds
+            .iter()
+            .flat_map(|round| &round.plan.chunks)
+            .any(|plan| plan.chunk == chunk && matches!(plan.action, Action::Rewrite(_)));
         Ok(written || (!reshaped && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some())))
     };
     let mut difference = reread(row, source, pages, has_base)?;
@@ -339,7 +340,7 @@ fn vouched(index: &Index, pieces: &[Piece<'_>], mark: u64, identity: &dyn Fn(Pag
         && index.chunks.iter().zip(pieces).all(|(chunk, piece)| {
             let held = chunk.identities.iter().map(|(page, found)| (*page, Some(*found)));
             (chunk.chunk, chunk.span) == (piece.chunk, piece.span)
-                && (chunk.table.mark == mark || chunk.table.frames.is_empty())
+                && (chunk.table.mark == mark || chunk.table.frame_count() == 0)
                 && held.eq(piece.pages.iter().map(|page| (*page, identity(*page))))
         })
 }

@@ -68,9 +68,8 @@ pub fn diff(
         difference.looked_at += 1;
         progress.advance(1);
     }
-    let has_base = |chunk| {
-        Ok(comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row: ChunkRow| row.base.is_some()))
-    };
+    let has_base =
+        |chunk| Ok(comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row: ChunkRow| row.base.is_some()));
     difference.changes = by_chunk(Geometry::new(page_size), has_base, &difference.identities)?;
     Ok(difference)
 }

@@ -43,13 +43,12 @@ pub async fn pages(
             PagePlace::Slot { frame, slot } => {
                 let entry = place
                     .table
-                    .frames
-                    .get(frame)
+                    .frame(frame)
                     .ok_or_else(|| log.inconsistent("a frame is not in its own table".to_owned()))?;
                 let key = (blob_path(log, place.blob).to_string(), entry.span.offset);
                 frames
                     .entry(key)
-                    .or_insert_with(|| (place.blob.clone(), place.table.mark, entry.clone(), Vec::new()))
+                    .or_insert_with(|| (place.blob.clone(), place.table.mark, entry.to_entry(), Vec::new()))
                     .3
                     .push((*page, slot));
             }

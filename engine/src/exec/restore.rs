@@ -302,12 +302,12 @@ impl Job {
                     *place = Some((version, frame, slot));
                 }
             };
-            for (frame, entry) in table.frames.iter().enumerate() {
+            for (frame, entry) in table.frames().enumerate() {
                 for (slot, page) in entry.pages.iter().enumerate() {
-                    put(*page, frame as u32, slot as u32);
+                    put(page, frame as u32, slot as u32);
                 }
             }
-            table.zeros.iter().for_each(|page| put(*page, ZERO, 0));
+            table.zeros().iter().for_each(|page| put(page, ZERO, 0));
         }
         let mut cover = Cover::default();
         let mut frames: BTreeMap<(usize, u32), Vec<usize>> = BTreeMap::new();
@@ -322,8 +322,8 @@ impl Job {
         }
         for ((version, frame), wanted) in frames {
             let Some((blob, _, table)) = versions.get(version) else { continue };
-            let Some(entry) = table.frames.get(frame as usize) else { continue };
-            let need = Need { span: entry.span, mark: table.mark, holds: entry.pages.clone(), wanted, chunk: span };
+            let Some(entry) = table.frame(frame as usize) else { continue };
+            let need = Need { span: entry.span, mark: table.mark, holds: entry.pages.to_vec(), wanted, chunk: span };
             cover.needs.entry((*blob).clone()).or_default().push(need);
         }
         Ok(cover)

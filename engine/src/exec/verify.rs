@@ -428,7 +428,7 @@ fn check_blob(
             return Err(format!("a row of chunk {chunk} says that its frames lie elsewhere"));
         }
     }
-    let frames = index.chunks.iter().map(|chunk| chunk.table.frames.len() as u64).sum();
+    let frames = index.chunks.iter().map(|chunk| chunk.table.frame_count() as u64).sum();
     let pages = index.chunks.iter().map(|chunk| chunk.table.page_total()).sum();
     Ok((frames, pages))
 }

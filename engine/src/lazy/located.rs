@@ -73,11 +73,11 @@ impl Located {
         // Later versions overwrite earlier ones: what remains is the newest live one (rule S11).
         for (version, (blob, last_live, table)) in versions.iter().enumerate() {
             blobs.push(Blob { name: blob.name, path: blob_path(log, blob), mark: table.mark });
-            for entry in &table.frames {
+            for entry in table.frames() {
                 let frame = frames.len() as u32;
                 let mut live = false;
-                for page in entry.pages.iter().filter(|page| *page <= last_live) {
-                    if let Some(place) = index(*page).and_then(|at| places.get_mut(at as usize)) {
+                for page in entry.pages.iter().filter(|page| page <= last_live) {
+                    if let Some(place) = index(page).and_then(|at| places.get_mut(at as usize)) {
                         *place = frame;
                         live = true;
                     }
@@ -87,8 +87,8 @@ impl Located {
                     frames.push(FrameAt { blob: version as u32, span: entry.span, holds: holds.collect() });
                 }
             }
-            for page in table.zeros.iter().filter(|page| *page <= last_live) {
-                if let Some(place) = index(*page).and_then(|at| places.get_mut(at as usize)) {
+            for page in table.zeros().iter().filter(|page| page <= last_live) {
+                if let Some(place) = index(page).and_then(|at| places.get_mut(at as usize)) {
                     *place = ZERO;
                 }
             }

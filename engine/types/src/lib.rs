@@ -23,12 +23,13 @@ pub mod path;
 pub mod pin;
 pub mod record;
 pub mod row;
+pub mod runs;
 pub mod snapshot;
 
 pub use blob::{BlobKind, BlobName, BlobRef, ByteSpan, Home};
 pub use chunk::{ChunkId, ChunkSpan, Geometry};
 pub use compression::Compression;
-pub use frame::{FrameEntry, FrameTable, PagePlace};
+pub use frame::{Frame, FrameEntry, FramePages, FrameTable, PagePlace, PagesBySlot};
 pub use ids::{BlobHash, IdentityKey, Incarnation, PageIdentity, PinId, RecordHash, StoreId, VolumeId};
 pub use local::{Change, ChangeSeq, Intent, StagedBlob, TailRow, VolumeRow};
 pub use lsn::{DeltaId, Epoch, Generation, Lsn, LsnRange, Position, Seq};
@@ -43,4 +44,5 @@ pub use record::{
     WalMark,
 };
 pub use row::{Base, ChunkRow, Delta, Found};
+pub use runs::{PageRun, PageRuns};
 pub use snapshot::{Head, ShardRef, Skeleton, SkeletonPage, Snapshot, SnapshotRef, VolumeKind, VolumeMeta};

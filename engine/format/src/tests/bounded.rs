@@ -192,11 +192,11 @@ fn what_could_not_be_read_is_not_written() {
         vec![entry(0, 10, &[5]), entry(10, 10, &[1, 5])],
         vec![entry(0, 10, &[7])],
     ] {
-        refused(with_table(FrameTable { frames, zeros: vec![page(7)], mark: 1 }));
+        refused(with_table(FrameTable::new(frames, [page(7)], 1)));
     }
-    refused(with_table(FrameTable { frames: Vec::new(), zeros: vec![page(2), page(1)], mark: 0 }));
-    refused(with_table(FrameTable { frames: Vec::new(), zeros: (1..=131_073).map(page).collect(), mark: 0 }));
-    refused(with_table(FrameTable { frames: Vec::new(), zeros: vec![page(1)], mark: 1 }));
+    refused(with_table(FrameTable::new([], [page(2), page(1)], 0)));
+    refused(with_table(FrameTable::new([], (1..=131_073).map(page), 0)));
+    refused(with_table(FrameTable::new([], [page(1)], 1)));
 
     let mut row = super::samples::a_row(5);
     row.deltas.push(row.deltas[0].clone());

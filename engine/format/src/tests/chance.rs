@@ -159,7 +159,7 @@ impl Chance {
             offset += len;
         }
         let mark = if frames.is_empty() { 0 } else { self.below(u64::MAX) };
-        FrameTable { frames, zeros: zeros.into_iter().collect(), mark }
+        FrameTable::new(frames, zeros, mark)
     }
 
     pub(super) fn base(&mut self) -> Base {

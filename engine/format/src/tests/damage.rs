@@ -95,7 +95,7 @@ proptest! {
                 assert_eq!(found, index, "{how}");
             }
         });
-        let entries = |chunk: &blob::ChunkIndex| chunk.table.frames.clone().into_iter().map(|entry| (chunk.table.mark, entry)).collect::<Vec<_>>();
+        let entries = |chunk: &blob::ChunkIndex| chunk.table.frames().map(|frame| (chunk.table.mark, frame.to_entry())).collect::<Vec<_>>();
         for (mark, entry) in index.chunks.iter().flat_map(entries) {
             let ByteSpan { offset, len } = entry.span;
             let frame = &bytes[offset as usize..(offset + len) as usize];

@@ -101,7 +101,7 @@ proptest! {
             blob::Footer::Index(_) => prop_assert!(false, "a footer out of nothing"),
         }
         for chunk in &index.chunks {
-            for entry in &chunk.table.frames {
+            for entry in chunk.table.frames().map(littoral_types::Frame::to_entry) {
                 let frame = &bytes[entry.span.offset as usize..entry.span.end().unwrap() as usize];
                 let raw = blob::read_frame(frame, index.page_size, chunk.table.mark, &entry.pages).unwrap();
                 for (page, found) in entry.pages.iter().zip(raw.chunks(index.page_size.len())) {

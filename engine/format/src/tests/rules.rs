@@ -121,7 +121,7 @@ fn p07_one_ranged_read_of_a_shard_gives_one_chunks_row_with_its_frame_offsets() 
     for chunk in [0, 1, 511, 1023] {
         let span = shard::row_span(&directory, ChunkId(chunk)).unwrap();
         let row = shard::decode_row(&bytes[span.offset as usize..span.end().unwrap() as usize], ChunkId(chunk));
-        assert_eq!(row.unwrap().base.unwrap().table.frames[1].span, ByteSpan { offset: 5_016, len: 90 });
+        assert_eq!(row.unwrap().base.unwrap().table.frame(1).unwrap().span, ByteSpan { offset: 5_016, len: 90 });
     }
 }
 

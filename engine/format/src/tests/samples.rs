@@ -66,25 +66,19 @@ fn figures() -> VolumeFigures {
 fn natural() -> FrameTable {
     let mut pages = (1..=20).filter(|number| !(5..=6).contains(number)).map(page);
     let first: Vec<_> = pages.by_ref().take(16).collect();
-    FrameTable {
-        frames: vec![
-            FrameEntry { span: ByteSpan { offset: 16, len: 5_000 }, pages: first },
-            FrameEntry { span: ByteSpan { offset: 5_016, len: 90 }, pages: pages.collect() },
-        ],
-        zeros: vec![page(5), page(6), page(21)],
-        mark: 0x1111_2222_3333_4444,
-    }
+    let frames = [
+        FrameEntry { span: ByteSpan { offset: 16, len: 5_000 }, pages: first },
+        FrameEntry { span: ByteSpan { offset: 5_016, len: 90 }, pages: pages.collect() },
+    ];
+    FrameTable::new(frames, [page(5), page(6), page(21)], 0x1111_2222_3333_4444)
 }
 
 fn gathered() -> FrameTable {
-    FrameTable {
-        frames: vec![
-            FrameEntry { span: ByteSpan { offset: 900, len: 700 }, pages: vec![page(9), page(30)] },
-            FrameEntry { span: ByteSpan { offset: 2_000, len: 400 }, pages: vec![page(3)] },
-        ],
-        zeros: vec![page(8)],
-        mark: 0x5555_6666_7777_8888,
-    }
+    let frames = [
+        FrameEntry { span: ByteSpan { offset: 900, len: 700 }, pages: vec![page(9), page(30)] },
+        FrameEntry { span: ByteSpan { offset: 2_000, len: 400 }, pages: vec![page(3)] },
+    ];
+    FrameTable::new(frames, [page(8)], 0x5555_6666_7777_8888)
 }
 
 pub(super) fn base() -> Base {
@@ -264,7 +258,7 @@ fn reads_blob(kind: BlobKind, bytes: &[u8]) -> Result<bool, FormatError> {
 
 fn a_frame(compression: Compression) -> Vec<u8> {
     let (bytes, index) = a_blob(BlobKind::Chunk, compression);
-    let span = index.chunks[0].table.frames[0].span;
+    let span = index.chunks[0].table.frame(0).unwrap().span;
     bytes[span.offset as usize..span.end().unwrap() as usize].to_vec()
 }
 

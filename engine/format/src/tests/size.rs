@@ -16,7 +16,7 @@ fn base(page_size: u64) -> Base {
         offset += len;
         FrameEntry { span, pages: pages.to_vec() }
     });
-    let table = FrameTable { frames: frames.collect(), zeros: Vec::new(), mark: u64::MAX };
+    let table = FrameTable::new(frames, [], u64::MAX);
     let name = BlobName { kind: BlobKind::Chunk, hash: BlobHash([1; 32]), birth: Seq(1000) };
     let blob = BlobRef { home: Home::Own, name, len: offset };
     Base { generation: Generation(9), blob, span, last_live: span.last().unwrap(), table }
@@ -37,12 +37,11 @@ fn zero_pages_cost_by_the_run() {
     let mut base = base(4096);
     let pages: Vec<_> = base.table.pages().collect();
     let (zeros, stored) = pages.split_at(16_000);
-    base.table.zeros = zeros.to_vec();
-    base.table.frames = stored
+    let frames = stored
         .chunks(16)
         .zip(0..)
-        .map(|(pages, nth)| FrameEntry { span: ByteSpan { offset: nth * 100, len: 100 }, pages: pages.to_vec() })
-        .collect();
+        .map(|(pages, nth)| FrameEntry { span: ByteSpan { offset: nth * 100, len: 100 }, pages: pages.to_vec() });
+    base.table = FrameTable::new(frames, zeros.iter().copied(), base.table.mark);
     let row = rows::base::encode(&base).unwrap();
     assert!(row.len() < 150, "{} bytes", row.len());
     assert_eq!(rows::base::decode(&row), Ok(base));
@@ -52,11 +51,11 @@ fn zero_pages_cost_by_the_run() {
 fn a_scattered_delta_takes_a_few_bytes_a_page() {
     let mut base = base(4096);
     let pages: Vec<_> = base.span.pages().step_by(161).take(100).collect();
-    base.table.frames = pages
+    let frames = pages
         .chunks(16)
         .zip(0..)
-        .map(|(pages, nth)| FrameEntry { span: ByteSpan { offset: nth * 20_000, len: 20_000 }, pages: pages.to_vec() })
-        .collect();
+        .map(|(pages, nth)| FrameEntry { span: ByteSpan { offset: nth * 20_000, len: 20_000 }, pages: pages.to_vec() });
+    base.table = FrameTable::new(frames, [], base.table.mark);
     let delta = Delta { id: DeltaId(9), blob: base.blob, last_live: base.last_live, table: base.table };
     let row = rows::delta::encode(&delta).unwrap();
     assert!(row.len() < 330, "100 pages in {} bytes", row.len());

@@ -112,7 +112,7 @@ pub fn table(pages: impl IntoIterator<Item = PageNo>) -> FrameTable {
         pages: pages.to_vec(),
     });
     let mark = if stored.is_empty() { 0 } else { 0xfeed };
-    FrameTable { frames: frames.collect(), zeros, mark }
+    FrameTable::new(frames, zeros, mark)
 }
 
 /// A delta with these pages, alive up to `last_live`.
