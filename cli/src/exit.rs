@@ -140,6 +140,7 @@ fn engine(error: &EngineError) -> Way {
         | EngineError::NotBound { .. }
         | EngineError::WrongTakeover { .. }
         | EngineError::Refused(_) => (Exit::Refused, None),
+        EngineError::Interrupted(_) => say(Exit::Failed, "try again: what was begun is finished first"),
         EngineError::NoVolume(_) => say(
             Exit::Nothing,
             "check the URL (remote plus /NAME); `littoral checkpoint FILE` makes a database's volume",

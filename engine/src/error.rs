@@ -149,6 +149,9 @@ pub enum EngineError {
         /// What was asked and what there is.
         detail: String,
     },
+    /// Work was cut off inside this process, or the state it stood on moved. Nothing came of it: try again.
+    #[error("{0}")]
+    Interrupted(String),
     /// The operation asks for something that the user must allow first.
     #[error("{0}")]
     Refused(String),

@@ -488,7 +488,7 @@ impl Uploads {
         let progress = writer.components().progress.clone();
         let (input, blob, file) = match done {
             Ok(done) => done?,
-            Err(error) => return Err(EngineError::Refused(format!("an upload was cut off: {error}"))),
+            Err(error) => return Err(EngineError::Interrupted(format!("an upload was cut off: {error}"))),
         };
         progress.advance(blob.len);
         progress.blob(&blob.name.to_string(), blob.len);

@@ -182,12 +182,16 @@ async fn put(
         merge.deltas.iter().for_each(|delta| hasher.update(&delta.0.to_le_bytes()));
     }
     let input = hasher.finish().0.0;
+    let volume = writer.log().url();
     let mut read = |page, into: &mut [u8]| match pages.get(&page) {
         Some(image) if image.len() == into.len() => {
             into.copy_from_slice(image);
             Ok(())
         }
-        _ => Err(EngineError::Refused(format!("page {page} was to be merged and was not fetched"))),
+        _ => Err(EngineError::Inconsistent {
+            volume: volume.clone(),
+            detail: format!("page {page} was to be merged and was not fetched"),
+        }),
     };
     let next = Next { dir: place.dir, recipe: place.recipe, kind, input: &input, pieces: &pieces };
     let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;

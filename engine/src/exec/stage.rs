@@ -3,7 +3,7 @@
 use crate::error::EngineError;
 use littoral_format as format;
 use littoral_format::blob::{Index, Writer as BlobWriter};
-use littoral_local::{JobDir, StagedFile};
+use littoral_local::{JobDir, LocalError, StagedFile};
 use littoral_ports::BlobBody;
 use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::{
@@ -118,7 +118,8 @@ pub fn stage(
         (staged.hash(), staged.len())
     };
     let file = dir.open(input, &hash, len)?.ok_or_else(|| {
-        EngineError::Refused("a staged blob does not read back as it was written: the local disk is failing".to_owned())
+        let changed = std::io::Error::other("it does not read back as it was written");
+        LocalError::from_io("stage a blob", dir.path_of_dir(), changed)
     })?;
     let blob = BlobRef { home: Home::Own, name: BlobName { kind, hash, birth: recipe.birth }, len };
     Ok(Staged { blob, index, file })

@@ -118,7 +118,7 @@ impl Writer {
         if self.finish_intent().await? {
             // What was to be published was planned on the tail before.
             let text = "an earlier publication was finished first: look again".to_owned();
-            return Err(EngineError::Refused(text));
+            return Err(EngineError::Interrupted(text));
         }
         self.index_if_due().await?;
         let seq = self.publish_one(draft).await?;
