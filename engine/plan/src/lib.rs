@@ -4,16 +4,18 @@
 //! 1. The same input gives the same plan, and a plan is a value that can be printed without being run.
 //! 2. Nothing here reads a clock, a disk, a network, chance or an environment variable; nothing here fails.
 //!
-//! What may never enter: I/O, logging, bytes as they lie on disk.
+//! What may never enter: I/O, logging, bytes as Littoral keeps them (SQLite's own pages are read in [`btree`]).
 //! Each `plan/x.rs` has its `exec/x.rs` in the engine, which does what is decided here.
 //! Read next: [`mod@checkpoint`].
 
+pub mod btree;
 pub mod chain;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod compose;
 pub mod index;
 pub mod prune;
+pub mod readahead;
 pub mod settle;
 pub mod snapshot;
 
@@ -25,5 +27,6 @@ pub use coalesce::{Into as CoalesceInto, Merge, coalesce};
 pub use compose::compose;
 pub use index::{IndexWalk, index_span, index_walk};
 pub use prune::{KeepPolicy, RestorePoint, prune_floor};
+pub use readahead::{Readahead, Room};
 pub use settle::{Found, Settled, settle};
 pub use snapshot::{SnapshotPressure, snapshot_due};

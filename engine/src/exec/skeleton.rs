@@ -3,13 +3,11 @@
 //!
 //! A skeleton is a hint: pages that make no sense as a B-tree are passed over, never followed, never an error.
 
+use littoral_plan::btree::{Node, schema_rows};
 use littoral_ports::{PageSource, SourceError};
 use littoral_types::limits::SKELETON_BYTES_MAX;
 use littoral_types::{PageNo, Skeleton, SkeletonPage};
 use std::collections::{BTreeMap, VecDeque};
-
-/// Where the B-tree header of page 1 begins: behind the database header.
-const DATABASE_HEADER: usize = 100;
 
 /// Collects the skeleton of a database.
 pub fn skeleton(source: &mut dyn PageSource) -> Result<Skeleton, SourceError> {
@@ -87,7 +85,7 @@ impl Walk<'_> {
         let mut queue = VecDeque::from([(PageNo::FIRST, first.to_vec())]);
         while let Some((page, image)) = queue.pop_front() {
             let Some(node) = Node::read(page, &image) else { continue };
-            roots.extend(node.cells.iter().filter_map(|cell| root_page(&image, *cell)));
+            roots.extend(schema_rows(&image, &node).into_iter().map(|row| row.root));
             for child in node.children {
                 if let Some(image) = self.take(child)? {
                     queue.push_back((child, image));
@@ -98,93 +96,4 @@ impl Walk<'_> {
         roots.dedup();
         Ok(roots)
     }
-}
-
-/// What a B-tree page says of itself.
-struct Node {
-    /// Children in key order; none for a leaf.
-    children: Vec<PageNo>,
-    /// Where the cells of a table leaf begin.
-    cells: Vec<usize>,
-}
-
-impl Node {
-    fn read(page: PageNo, image: &[u8]) -> Option<Node> {
-        let start = if page == PageNo::FIRST { DATABASE_HEADER } else { 0 };
-        let kind = *image.get(start)?;
-        let interior = matches!(kind, 0x02 | 0x05);
-        if !interior && !matches!(kind, 0x0a | 0x0d) {
-            return None;
-        }
-        let count = usize::from(u16_at(image, start + 3)?);
-        let pointers = start + if interior { 12 } else { 8 };
-        let cells: Option<Vec<usize>> =
-            (0..count).map(|at| u16_at(image, pointers + 2 * at).map(usize::from)).collect();
-        let cells = cells?;
-        let mut children = Vec::new();
-        if interior {
-            for cell in &cells {
-                children.push(PageNo::new(u64::from(u32_at(image, *cell)?))?);
-            }
-            children.push(PageNo::new(u64::from(u32_at(image, start + 8)?))?);
-        }
-        Some(Node { children, cells: if kind == 0x0d { cells } else { Vec::new() } })
-    }
-}
-
-/// The root page in a row of `sqlite_schema`: the fourth column of a table leaf's cell.
-fn root_page(image: &[u8], cell: usize) -> Option<PageNo> {
-    let mut at = cell;
-    varint(image, &mut at)?; // Payload size.
-    varint(image, &mut at)?; // Row id.
-    let record = at;
-    let header = usize::try_from(varint(image, &mut at)?).ok()?;
-    let mut value = record.checked_add(header)?;
-    for _ in 0..3 {
-        value = value.checked_add(width(varint(image, &mut at)?)?)?;
-    }
-    let len = match varint(image, &mut at)? {
-        8 => return None, // The constant 0: a view or a virtual table.
-        9 => return Some(PageNo::FIRST),
-        kind @ 1..=6 => width(kind)?,
-        _ => return None,
-    };
-    let bytes = image.get(value..value.checked_add(len)?)?;
-    PageNo::new(bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
-}
-
-/// Bytes of a value of this serial type.
-fn width(kind: u64) -> Option<usize> {
-    Some(match kind {
-        0 | 8 | 9 => 0,
-        1..=4 => usize::try_from(kind).ok()?,
-        5 => 6,
-        6 | 7 => 8,
-        10 | 11 => return None,
-        kind => usize::try_from((kind - 12) / 2).ok()?,
-    })
-}
-
-fn varint(image: &[u8], at: &mut usize) -> Option<u64> {
-    let mut value = 0u64;
-    for step in 0..9 {
-        let byte = *image.get(*at)?;
-        *at += 1;
-        if step == 8 {
-            return Some(value << 8 | u64::from(byte));
-        }
-        value = value << 7 | u64::from(byte & 0x7f);
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    Some(value)
-}
-
-fn u16_at(image: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_be_bytes(image.get(at..at.checked_add(2)?)?.try_into().ok()?))
-}
-
-fn u32_at(image: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(image.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }

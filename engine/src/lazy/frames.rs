@@ -19,6 +19,9 @@ const GAP_BYTES: u64 = 64 << 10;
 /// All such bytes of one request may be this part of those that are wanted, or the least below.
 const WASTE_PART: u64 = 16;
 const WASTE_BYTES: u64 = 32 << 10;
+/// Small requests may be under way in greater number: as many as together bring this, but no more than the bound below.
+const IN_FLIGHT_BYTES: u64 = 32 << 20;
+const IN_FLIGHT_MAX: u64 = 64;
 /// Frames of one request beyond which they are unpacked on a thread of their own.
 const UNPACK_INLINE: usize = 4;
 
@@ -42,7 +45,7 @@ impl Frame {
 pub struct Budget {
     /// Stored bytes of frames. One frame is always fetched.
     pub bytes: u64,
-    /// Requests under way at once.
+    /// Large requests under way at once; of small ones more.
     pub in_flight: usize,
 }
 
@@ -100,11 +103,17 @@ impl Frames {
             .collect();
         needs.sort_by_key(key);
         let keys: Vec<Key> = needs.iter().map(key).collect();
+        let mut largest = 1;
         let flights = self.flights.join(keys.clone(), |missing| {
             needs.retain(|need| missing.binary_search(&key(need)).is_ok());
-            runs(needs).into_iter().map(|run| self.launch(run)).collect()
+            let runs = runs(needs);
+            let lens = runs.iter().map(|run| run.iter().map(|need| need.span.len).sum::<u64>());
+            largest = lens.max().unwrap_or(1).max(1);
+            runs.into_iter().map(|run| self.launch(run)).collect()
         });
-        let landed: Vec<Arc<Run>> = stream::iter(flights).buffer_unordered(in_flight.max(1)).try_collect().await?;
+        let many = usize::try_from((IN_FLIGHT_BYTES / largest).min(IN_FLIGHT_MAX)).unwrap_or(1);
+        let in_flight = if in_flight > 1 { in_flight.max(many) } else { 1 };
+        let landed: Vec<Arc<Run>> = stream::iter(flights).buffer_unordered(in_flight).try_collect().await?;
         let mut frames = Vec::with_capacity(keys.len());
         // A flight that was joined may bring more than was asked for.
         for (found, frame) in landed.iter().flat_map(|run| run.iter()) {
