@@ -77,6 +77,12 @@ struct SettingFlags {
     /// How pages are made smaller: zstd, lz4 or none [default: zstd]
     #[arg(long, global = true, value_name = "CODEC", hide_short_help = true)]
     compression: Option<OsString>,
+    /// How long the last one to close a database waits for a checkpoint [default: 0, none is made]
+    #[arg(long = "close_wait", global = true, value_name = "DURATION", hide_short_help = true)]
+    close_wait: Option<OsString>,
+    /// What writers do whose volume was taken over: stop or continue [default: stop]
+    #[arg(long, global = true, value_name = "stop|continue", hide_short_help = true)]
+    fenced: Option<OsString>,
 }
 
 impl SettingFlags {
@@ -93,6 +99,8 @@ impl SettingFlags {
             Key::Region => &self.region,
             Key::Addressing => &self.addressing,
             Key::Compression => &self.compression,
+            Key::CloseWait => &self.close_wait,
+            Key::Fenced => &self.fenced,
         };
         Key::ALL.into_iter().filter_map(|key| Some((key, flag(key).clone()?))).collect()
     }

@@ -27,6 +27,11 @@ pub use littoral_remote::{Counting, Op, OpTotals, Totals};
 /// Digits of the path's hash in a name that was made up from a path.
 const PATH_DIGITS: usize = 8;
 
+/// Where a database's store is, or would be.
+pub fn store_root(database: &Path, settings: &Settings) -> PathBuf {
+    settings.store.as_ref().map_or_else(|| Store::default_root(database), |store| store.value.clone())
+}
+
 /// Where a volume is, and which database it belongs to here.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -51,7 +56,7 @@ impl Place {
     pub fn of_database(database: &Path, settings: &Settings) -> Result<Self, EngineError> {
         let database = absolute(database)?;
         let default_root = Store::default_root(&database);
-        let store_root = settings.store.as_ref().map_or_else(|| default_root.clone(), |store| store.value.clone());
+        let store_root = store_root(&database, settings);
         let store = Store::open(&store_root, StoreOptions::default())?;
         if settings.store.is_some() && !same_folder(&store_root, &default_root) {
             refuse_second_store(&database, &default_root, &store_root)?;

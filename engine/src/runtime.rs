@@ -1,10 +1,19 @@
-//! One small runtime of our own: whoever needs the engine from outside of async code makes one and keeps it.
+//! One small runtime of our own: whoever needs the engine from outside of async code makes one and keeps it, or crosses the bridge.
+//!
+//! The bridge is for threads that are not ours, and that may stand inside of a runtime of their own: the work runs on our threads, and
+//! the caller waits for its answer at a channel, up to a deadline.
 
 use std::future::Future;
 use std::io;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Threads that drive requests. Compressing and hashing happen on the caller's, disk waits on others that come and go.
 const THREADS: usize = 2;
+
+/// How long work that is cut off may take to notice.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the engine's futures on threads of its own.
 #[derive(Debug)]
@@ -20,5 +29,64 @@ impl Runtime {
     /// Runs one future to its end. For a caller that is no async code itself: the command line, a test.
     pub fn run<F: Future>(&self, work: F) -> F::Output {
         self.0.block_on(work)
+    }
+}
+
+/// Nobody answered in time. What was begun is cut off where it stands: for whoever goes on later that is a crash like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it took longer than {} s and was cut off: nothing is lost, the next attempt goes on", .0.as_secs())]
+pub struct Late(pub Duration);
+
+/// This process's runtime, made when it is first needed: a forked child has its own, since threads are not inherited.
+pub fn shared() -> io::Result<Arc<Runtime>> {
+    static SHARED: Mutex<Option<(u32, Arc<Runtime>)>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    match &*shared {
+        Some((whose, runtime)) if *whose == process => Ok(runtime.clone()),
+        _ => {
+            let runtime = Arc::new(Runtime::start()?);
+            if let Some((_, inherited)) = shared.replace((process, runtime.clone())) {
+                // Its threads are the parent's: waiting for them to end would take forever.
+                std::mem::forget(inherited);
+            }
+            Ok(runtime)
+        }
+    }
+}
+
+/// Why the bridge brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// The deadline passed.
+    #[error(transparent)]
+    Late(#[from] Late),
+    /// No thread can be had.
+    #[error("no thread can be started: {0}")]
+    Threads(#[from] io::Error),
+    /// The work ended without an answer: a mistake of ours, which was logged where it happened.
+    #[error("the work broke down inside of littoral: see the log; nothing that was durable is lost")]
+    Broken,
+}
+
+/// Runs work on a thread of ours, in this process's runtime, and waits for its answer up to a deadline.
+pub fn cross<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, BridgeError>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    let runtime = shared()?;
+    let (answer, answered) = sync_channel(1);
+    let thread = std::thread::Builder::new().name("littoral-bridge".to_owned());
+    thread.spawn(move || {
+        let done = runtime.run(async { tokio::time::timeout(deadline, work()).await });
+        // Whoever waited may have gone.
+        let _ = answer.send(done.map_err(|_| Late(deadline)));
+    })?;
+    // The work is cut off at its deadline, and says so; a little later at most, when it was busy computing.
+    match answered.recv_timeout(deadline.saturating_add(GRACE)) {
+        Ok(done) => Ok(done?),
+        Err(RecvTimeoutError::Timeout) => Err(Late(deadline).into()),
+        Err(RecvTimeoutError::Disconnected) => Err(BridgeError::Broken),
     }
 }

@@ -17,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 /// The settings file's name, beside the database.
 pub const FILE_NAME: &str = "littoral.toml";
@@ -54,11 +55,15 @@ pub enum Key {
     Addressing,
     /// How frames are made smaller.
     Compression,
+    /// How long the last one to close a database waits for a checkpoint of it.
+    CloseWait,
+    /// What writers do whose volume was taken over.
+    Fenced,
 }
 
 impl Key {
     /// All of them, as they are listed to users.
-    pub const ALL: [Key; 11] = [
+    pub const ALL: [Key; 13] = [
         Key::Remote,
         Key::Volume,
         Key::Store,
@@ -70,6 +75,8 @@ impl Key {
         Key::Region,
         Key::Addressing,
         Key::Compression,
+        Key::CloseWait,
+        Key::Fenced,
     ];
 
     /// As it is written.
@@ -86,6 +93,8 @@ impl Key {
             Key::Region => "region",
             Key::Addressing => "addressing",
             Key::Compression => "compression",
+            Key::CloseWait => "close_wait",
+            Key::Fenced => "fenced",
         }
     }
 
@@ -103,6 +112,8 @@ impl Key {
             Key::Region => "a region such as eu-central-1",
             Key::Addressing => "path or virtual",
             Key::Compression => "zstd, lz4 or none",
+            Key::CloseWait => "a duration such as 5s, or 0 for no checkpoint at the last close",
+            Key::Fenced => "stop or continue",
         }
     }
 
@@ -119,6 +130,8 @@ pub enum Origin {
     Default,
     /// The command line.
     Flag(Key),
+    /// A database's URI, or a builder.
+    Uri(Key),
     /// A URL or a name that stood in the command itself.
     Argument,
     /// A variable.
@@ -134,6 +147,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Default => f.write_str("default"),
             Origin::Flag(key) => write!(f, "--{}", key.name()),
+            Origin::Uri(key) => write!(f, "{}=", key.name()),
             Origin::Argument => f.write_str("the command"),
             Origin::Environment(key) => f.write_str(&key.variable()),
             Origin::File(path, key) => write!(f, "{}: {}", path.display(), key.name()),
@@ -154,6 +168,29 @@ pub struct Setting<T> {
 impl<T> Setting<T> {
     const fn default_of(value: T) -> Self {
         Self { value, origin: Origin::Default }
+    }
+}
+
+/// What writers do whose volume another machine has taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fenced {
+    /// Their database is read-only.
+    #[default]
+    Stop,
+    /// They write on, here alone: nothing of it is published.
+    Continue,
+}
+
+impl Fenced {
+    /// Whether writing goes on.
+    pub const fn goes_on(self) -> bool {
+        matches!(self, Fenced::Continue)
+    }
+}
+
+impl fmt::Display for Fenced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.goes_on() { "continue" } else { "stop" })
     }
 }
 
@@ -182,6 +219,10 @@ pub struct Settings {
     pub addressing: Option<Setting<String>>,
     /// The compression.
     pub compression: Setting<Compression>,
+    /// Milliseconds that the last close waits for a checkpoint; zero makes none.
+    pub close_wait_ms: Setting<u64>,
+    /// What writers do whose volume was taken over (rule P4).
+    pub fenced: Setting<Fenced>,
     /// The settings file that was read.
     pub file: Option<PathBuf>,
 }
@@ -200,6 +241,8 @@ impl Default for Settings {
             region: None,
             addressing: None,
             compression: Setting::default_of(Compression::default()),
+            close_wait_ms: Setting::default_of(0),
+            fenced: Setting::default_of(Fenced::Stop),
             file: None,
         }
     }
@@ -210,6 +253,24 @@ impl Settings {
     /// `littoral.toml` in the folder `beside`, where there is one.
     pub fn gather(
         flags: &[(Key, OsString)],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        beside: Option<&Path>,
+    ) -> Result<Self, EngineError> {
+        Self::said(flags, Origin::Flag, environment, beside)
+    }
+
+    /// Gathers what was said in a database's URI, or to a builder, in the environment and in the settings file.
+    pub fn of_uri(
+        said: &[(Key, OsString)],
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        beside: Option<&Path>,
+    ) -> Result<Self, EngineError> {
+        Self::said(said, Origin::Uri, environment, beside)
+    }
+
+    fn said(
+        said: &[(Key, OsString)],
+        origin: fn(Key) -> Origin,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         beside: Option<&Path>,
     ) -> Result<Self, EngineError> {
@@ -239,8 +300,8 @@ impl Settings {
         for (key, value) in variables {
             settings.put(key, &value, Origin::Environment(key), None)?;
         }
-        for (key, value) in flags {
-            settings.put(*key, value, Origin::Flag(*key), None)?;
+        for (key, value) in said {
+            settings.put(*key, value, origin(*key), None)?;
         }
         Ok(settings)
     }
@@ -325,6 +386,18 @@ impl Settings {
                 };
                 self.compression = Setting { value, origin };
             }
+            Key::CloseWait => {
+                let value = duration_ms(text).ok_or_else(refuse)?;
+                self.close_wait_ms = Setting { value, origin };
+            }
+            Key::Fenced => {
+                let value = match text {
+                    "stop" => Fenced::Stop,
+                    "continue" => Fenced::Continue,
+                    _ => return Err(refuse()),
+                };
+                self.fenced = Setting { value, origin };
+            }
         }
         Ok(())
     }
@@ -369,6 +442,11 @@ impl Settings {
                         };
                         (word.to_owned(), self.compression.origin.clone())
                     }
+                    Key::CloseWait => {
+                        let wait = Duration::from_millis(self.close_wait_ms.value);
+                        (format!("{wait:?}"), self.close_wait_ms.origin.clone())
+                    }
+                    Key::Fenced => (self.fenced.value.to_string(), self.fenced.origin.clone()),
                 };
                 (key, value, origin)
             })
@@ -604,6 +682,8 @@ mod tests {
             (Key::Endpoint, "s3.example.com", "https://"),
             (Key::Addressing, "Path", "path or virtual"),
             (Key::Compression, "gzip", "zstd, lz4 or none"),
+            (Key::CloseWait, "soon", "5s"),
+            (Key::Fenced, "maybe", "stop or continue"),
             (Key::Store, "", "directory"),
         ] {
             let error = gather(&[(key, value)], &[], None).unwrap_err();

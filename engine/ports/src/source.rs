@@ -1,6 +1,6 @@
 //! Where a checkpoint's pages come from.
 
-use littoral_types::{PageCount, PageNo, PageSize};
+use littoral_types::{Generation, PageCount, PageNo, PageSize, VolumeId};
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -66,4 +66,13 @@ pub trait PageSource: Send {
 
     /// Reads one whole page; `into` is one page long. Ascending reads are the fast ones.
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError>;
+}
+
+/// A database that is open and written, and of which somebody keeps track of what changed.
+pub trait LiveSource: PageSource {
+    /// A checkpoint begins: what changed since this one of this volume? Before it, nothing else may be asked.
+    fn begin(&mut self, volume: VolumeId, generation: Generation) -> Result<(), SourceError>;
+
+    /// What was read is in the object store as this generation, or was found to be what is there.
+    fn published(&mut self, volume: VolumeId, generation: Generation);
 }

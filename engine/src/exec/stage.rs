@@ -36,7 +36,7 @@ pub struct Piece<'a> {
 }
 
 /// Gives a page's bytes, wherever they come from.
-pub type ReadPage<'a> = &'a mut dyn FnMut(PageNo, &mut [u8]) -> Result<(), EngineError>;
+pub type ReadPage<'a> = &'a mut (dyn FnMut(PageNo, &mut [u8]) -> Result<(), EngineError> + Send);
 
 /// A blob on disk.
 #[derive(Debug)]

@@ -20,6 +20,7 @@ use crate::error::{LocalError, on};
 use littoral_types::{Epoch, Generation, VolumeId};
 use map::Map;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,11 @@ impl Trace {
         let found = std::fs::metadata(path).ok()?;
         let (seconds, nanos) = (found.ctime().cast_unsigned(), found.ctime_nsec().cast_unsigned());
         Some(Self { words: [found.dev(), found.ino(), found.size(), seconds, nanos] })
+    }
+
+    /// Whether both are of one file, changed or not.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        self.words[..2] == other.words[..2]
     }
 }
 
@@ -348,16 +354,32 @@ impl Tracker {
         }
     }
 
-    /// Places that were marked since the last [`Tracker::begin`], and whether nothing is known of them after all.
-    pub fn since_begin(&self) -> Marks {
-        let new = self.bank();
-        let units = self.words().flat_map(|(first, word)| bits(word(new)).map(move |bit| first + bit)).collect();
+    /// The same for what was marked since the last [`Tracker::begin`] or [`Tracker::drain`]: set aside together with what was
+    /// before, so that it counts again unless the checkpoint that runs is published.
+    pub fn drain(&self) -> Marks {
+        let (new, old) = (self.bank(), 1 - self.bank());
+        let unknown = self.header.word(at::UNKNOWN + new).load(Ordering::SeqCst) != 0;
+        let cut = self.get(at::CUT + new);
+        self.header.word(at::CUT + old).fetch_max(cut, Ordering::SeqCst);
+        // Cleared only as far as it was seen, and after it was set aside: what is marked meanwhile stays.
+        let _ = self.header.word(at::CUT + new).compare_exchange(cut, 0, Ordering::SeqCst, Ordering::SeqCst);
+        let commits = self.get(at::COMMITS);
+        let units = RefCell::new(Vec::new());
+        self.each_word(|map, start, word, first| {
+            let fresh = map.word(start + new * BANK_WORDS + word);
+            let seen = fresh.load(Ordering::SeqCst);
+            if seen != 0 {
+                map.word(start + old * BANK_WORDS + word).fetch_or(seen, Ordering::SeqCst);
+                fresh.fetch_and(!seen, Ordering::SeqCst);
+                units.borrow_mut().extend(bits(seen).map(|bit| first + bit));
+            }
+        });
         Marks {
-            basis: (self.get(at::UNKNOWN + new) == 0).then(|| self.basis_word()),
-            cut: Some(!self.get(at::CUT + new)).filter(|cut| *cut != u64::MAX),
-            units,
-            commits: self.get(at::COMMITS),
-            commits_before: self.get(at::BASE_COMMITS),
+            basis: (!unknown).then(|| self.basis_word()),
+            cut: Some(!cut).filter(|cut| *cut != u64::MAX),
+            units: units.into_inner(),
+            commits,
+            commits_before: self.get(at::BASE_COMMITS).min(commits),
         }
     }
 
@@ -384,7 +406,7 @@ impl Tracker {
             self.set(at::UNKNOWN + new, 1);
         }
         self.header.word(at::CUT + new).fetch_max(self.get(at::CUT + old), Ordering::SeqCst);
-        self.each_word(|map, start, word| {
+        self.each_word(|map, start, word, _| {
             let aside = map.word(start + old * BANK_WORDS + word).load(Ordering::SeqCst);
             if aside != 0 {
                 map.word(start + new * BANK_WORDS + word).fetch_or(aside, Ordering::SeqCst);
@@ -394,7 +416,7 @@ impl Tracker {
     }
 
     fn clear(&self, bank: usize) {
-        self.each_word(|map, start, word| {
+        self.each_word(|map, start, word, _| {
             let word = map.word(start + bank * BANK_WORDS + word);
             if word.load(Ordering::SeqCst) != 0 {
                 word.store(0, Ordering::SeqCst);
@@ -404,10 +426,11 @@ impl Tracker {
         self.set(at::UNKNOWN + bank, 0);
     }
 
-    fn each_word(&self, act: impl Fn(&Map, usize, usize)) {
+    /// Every word of marks: its block's mapping, where the block begins in it, which word, and the first unit that it stands for.
+    fn each_word(&self, act: impl Fn(&Map, usize, usize, u64)) {
         for block in 0..self.get(at::BLOCKS) {
             let Some((map, start)) = self.block(block) else { continue };
-            (0..BANK_WORDS).for_each(|word| act(map, start, word));
+            (0..BANK_WORDS).for_each(|word| act(map, start, word, block * BLOCK_UNITS + word as u64 * 64));
         }
     }
 

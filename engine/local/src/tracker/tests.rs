@@ -66,7 +66,12 @@ fn s10_marks_set_while_a_checkpoint_runs_survive_its_publication() {
     tracker.mark(0, 1);
     tracker.mark(UNIT, 1);
     tracker.mark_cut(7);
-    assert_eq!(tracker.since_begin().units, [0, 1]);
+    let meanwhile = tracker.drain();
+    assert_eq!((meanwhile.units, meanwhile.cut), (vec![0, 1], Some(7)));
+    assert_eq!(tracker.drain().units, []);
+    tracker.mark(0, 1);
+    tracker.mark(UNIT, 1);
+    tracker.mark_cut(7);
     tracker.published(BASIS, 0);
     let marks = tracker.begin();
     assert_eq!((marks.units, marks.cut), (vec![0, 1], Some(7)));
@@ -81,6 +86,20 @@ fn s10_marks_set_while_a_checkpoint_runs_survive_its_publication() {
 }
 
 #[test]
+fn s10_what_was_drained_counts_again_when_nothing_was_published() {
+    let rig = Rig::new();
+    let tracker = rig.known();
+    tracker.mark(0, 1);
+    tracker.begin();
+    tracker.mark(3 * UNIT, 1);
+    tracker.mark_cut(9);
+    tracker.drain();
+    tracker.put_back();
+    let marks = tracker.begin();
+    assert_eq!((marks.units, marks.cut), (vec![0, 3], Some(9)));
+}
+
+#[test]
 fn s10_no_mark_is_lost_between_writers_and_checkpoints() {
     let rig = Rig::new();
     let (writer, checkpointer) = (rig.known(), rig.attach());
@@ -89,7 +108,8 @@ fn s10_no_mark_is_lost_between_writers_and_checkpoints() {
         let mut seen = BTreeSet::new();
         let mut round = 0;
         while !marking.is_finished() || round % 3 != 0 {
-            let marks = checkpointer.begin();
+            let mut marks = checkpointer.begin();
+            marks.units.extend(checkpointer.drain().units);
             round += 1;
             if round % 3 == 0 {
                 checkpointer.put_back();

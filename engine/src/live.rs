@@ -1,0 +1,108 @@
+//! A checkpoint of a database that is open: begun from what its tracker knows, ended by telling it what was published.
+
+use crate::components::Components;
+use crate::error::EngineError;
+use crate::exec::checkpoint::{Checkpointed, Options, checkpoint as publish};
+use crate::exec::coalesce::{Coalesced, coalesce};
+use crate::exec::snapshot::{Written, snapshot_if_due};
+use crate::log::Log;
+use crate::log::pins::Wish;
+use crate::open::{self, Place, Totals};
+use crate::settings::Settings;
+use crate::volume::{Session, open_for_writing};
+use littoral_ports::LiveSource;
+use littoral_types::{ChunkId, PinPurpose, Position, RecordSummary, SnapshotName};
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Done {
+    /// Where the volume stands now.
+    pub position: Position,
+    /// The checkpoint; `None` when nothing had changed.
+    pub checkpoint: Option<Checkpointed>,
+    /// Whether an interrupted publication was finished first.
+    pub finished_intent: bool,
+    /// The manifest snapshot that was due, where one was.
+    pub snapshot: Option<Written>,
+    /// Deltas that were merged.
+    pub coalesced: Option<Coalesced>,
+    /// What it cost.
+    pub cost: Totals,
+    /// What was due after the checkpoint and failed: the next one does it.
+    pub later: Vec<String>,
+}
+
+/// Makes a checkpoint of a live database.
+pub async fn checkpoint(
+    place: &Place,
+    settings: &Settings,
+    components: &Components,
+    source: &mut dyn LiveSource,
+) -> Result<Done, EngineError> {
+    let (stores, remote) = open::stores(place, settings, components)?;
+    let target = place.target(settings)?;
+    // Held whole until the end: the store's lock is in it.
+    let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
+    let Session { writer, scratch, finished_intent, .. } = &mut session;
+    let volume = writer.row().meta.id;
+    source.begin(volume, writer.row().tail.figures.generation)?;
+    let options = Options { compression: settings.compression.value, ..Options::default() };
+    let done = Box::pin(publish(writer, scratch, source, &options)).await?;
+    let tail = &writer.row().tail;
+    let position = Position { epoch: tail.epoch, lsn: tail.lsn };
+    source.published(volume, tail.figures.generation);
+    // From here on the checkpoint is published, and what fails is done by the next one.
+    let mut later = Vec::new();
+    let snapshot = kept(&mut later, "manifest snapshot", snapshot_if_due(writer, Some(source)).await)?.flatten();
+    let chunks: Vec<ChunkId> = done.iter().flat_map(|done| &done.plan.chunks).map(|chunk| chunk.chunk).collect();
+    let coalesced = match done {
+        None => None,
+        Some(_) => {
+            let work = Box::pin(coalesce(writer, scratch, Some(&chunks), settings.compression.value));
+            kept(&mut later, "coalescing", work.await)?.filter(|done| done.records > 0)
+        }
+    };
+    let (finished_intent, cost) = (*finished_intent, remote.totals());
+    Ok(Done { position, checkpoint: done, finished_intent, snapshot, coalesced, cost, later })
+}
+
+fn kept<T>(later: &mut Vec<String>, what: &str, done: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+    match done {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.is_crash() => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the checkpoint is published; the {what} that was due after it failed");
+            later.push(format!("{what}: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// How often a snapshot is pinned anew because a prune came between.
+const PINS_MAX: u32 = 5;
+
+/// Gives the newest state of a volume a name, for as long as nobody drops it.
+pub async fn name_snapshot(log: &Log, components: &Components, name: &SnapshotName) -> Result<Position, EngineError> {
+    for _ in 0..PINS_MAX {
+        let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
+        if opened.tail.figures.page_size.is_none() {
+            let detail = "nothing was checkpointed yet".to_owned();
+            return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
+        }
+        let holder = opened.tail.owner.as_ref().map_or_else(String::new, |owner| owner.label.clone());
+        let wish = Wish { purpose: PinPurpose::Snapshot(name.clone()), holder, life_ms: None };
+        if log.pin(components, &opened, wish).await?.is_some() {
+            return Ok(Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn });
+        }
+    }
+    Err(EngineError::Refused(format!(
+        "{}: prunes came between {PINS_MAX} times: try again when they are done",
+        log.url()
+    )))
+}
+
+/// The newest records of a volume's log, newest first.
+pub async fn history(log: &Log, max: usize) -> Result<Vec<RecordSummary>, EngineError> {
+    let glance = log.glance().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
+    log.history(&glance, glance.tail.seq.next(), max).await
+}

@@ -1,0 +1,63 @@
+//! Which of SQLite's codes an error is: by what the caller does next, with no wildcard.
+
+use crate::raw::abi::code;
+use crate::work::WorkError;
+use littoral_engine::runtime::BridgeError;
+use littoral_engine::{EngineError, LocalError};
+use littoral_ports::{ManifestError, RemoteError, SourceError};
+use std::ffi::c_int;
+
+/// The code of an error of the engine's.
+pub(crate) fn of(error: &EngineError) -> c_int {
+    match error {
+        EngineError::Settings(_) | EngineError::NoSuchPosition { .. } | EngineError::Refused(_) => code::ERROR,
+        EngineError::WrongTakeover { .. } | EngineError::NotBound { .. } => code::ERROR,
+        EngineError::Remote(error) => of_remote(error),
+        EngineError::Manifest(ManifestError::Corrupt(_) | ManifestError::Newer { .. }) => code::ERROR,
+        EngineError::Manifest(ManifestError::Full(_)) | EngineError::Quota(_) => code::FULL,
+        EngineError::Manifest(ManifestError::Misuse(_) | ManifestError::Failed(_)) => code::IOERR,
+        EngineError::Local(error) => of_local(error),
+        EngineError::Source(SourceError::NotADatabase(_)) => code::NOTADB,
+        EngineError::Source(SourceError::Corrupt(_)) => code::CORRUPT,
+        EngineError::Source(SourceError::Busy(_)) => code::BUSY,
+        EngineError::Source(SourceError::Failed(_)) | EngineError::Interrupted(_) | EngineError::Crash(_) => {
+            code::IOERR
+        }
+        EngineError::Damaged { .. } | EngineError::Chain { .. } | EngineError::Inconsistent { .. } => code::IOERR,
+        EngineError::Superseded { .. } | EngineError::Diverged { .. } | EngineError::RemoteBehind { .. } => {
+            code::READONLY
+        }
+        EngineError::NoVolume(_) | EngineError::NotAVolume { .. } => code::CANTOPEN,
+    }
+}
+
+/// The code of an error that the bridge may have added to.
+pub(crate) fn of_work(error: &WorkError) -> c_int {
+    match error {
+        WorkError::Engine(error) => of(error),
+        WorkError::Bridge(BridgeError::Late(_)) => code::BUSY,
+        WorkError::Bridge(BridgeError::Threads(_)) => code::NOMEM,
+        WorkError::Bridge(BridgeError::Broken) => code::ERROR,
+    }
+}
+
+fn of_remote(error: &RemoteError) -> c_int {
+    match error {
+        RemoteError::Missing { .. } | RemoteError::Corrupt { .. } | RemoteError::Unavailable { .. } => code::IOERR,
+        RemoteError::Exists { .. } | RemoteError::Unknown { .. } => code::IOERR,
+        RemoteError::Denied { .. } | RemoteError::NoBucket { .. } => code::CANTOPEN,
+        RemoteError::Full { .. } => code::FULL,
+        RemoteError::NotFencing { .. } | RemoteError::Settings(_) => code::ERROR,
+    }
+}
+
+fn of_local(error: &LocalError) -> c_int {
+    match error {
+        LocalError::Busy { .. } => code::BUSY,
+        LocalError::Full { .. } | LocalError::Quota(_) => code::FULL,
+        LocalError::Denied { .. } | LocalError::Missing { .. } => code::CANTOPEN,
+        LocalError::Newer { .. } | LocalError::Conflict(_) | LocalError::WouldOverwrite { .. } => code::ERROR,
+        LocalError::NetworkFileSystem { .. } | LocalError::Misuse { .. } => code::ERROR,
+        LocalError::Corrupt { .. } | LocalError::Failed { .. } => code::IOERR,
+    }
+}

@@ -1,0 +1,178 @@
+//! A database that is open in this process, by however many connections.
+//!
+//! What this room promises:
+//! 1. One [`Database`] for each database file and process; a forked child gets its own.
+//! 2. Marks are set before bytes are written. What cannot be marked makes everything unknown, never lost.
+//! 3. Nothing here waits for the network, and nothing a store cannot do keeps SQLite from opening its file: then nothing is
+//!    known of it, and its next checkpoint compares all pages.
+
+use crate::raw::library::Library;
+use crate::said::Said;
+use littoral_engine::open::store_root;
+use littoral_engine::tracker::{Trace, Tracker};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+static OPEN: Mutex<Option<HashMap<PathBuf, Weak<Database>>>> = Mutex::new(None);
+
+/// A database file of this process.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    store: PathBuf,
+    /// The process that opened it: a child has its memory, and not its locks.
+    process: u32,
+    /// The SQLite library that opened it (rule S9: a second one would drop the first one's locks).
+    library: usize,
+    /// Which file it was when it was opened first.
+    file: OnceLock<Option<Trace>>,
+    /// Attached to when the first connection that may write has the file open.
+    tracker: OnceLock<Option<Tracker>>,
+}
+
+impl Database {
+    /// Opens a database file, or finds it open.
+    pub(crate) fn open(path: &Path, library: usize, said: &Said, read_only: bool) -> Result<Arc<Self>, String> {
+        let process = std::process::id();
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open.get_or_insert_default();
+        if let Some(known) = open.get(path).and_then(Weak::upgrade).filter(|known| known.process == process) {
+            if known.library != library {
+                return Err(format!(
+                    "{}: another SQLite library of this process has it open. Each would drop the other's locks when it closes the \
+                     file: open a database through one library only",
+                    path.display()
+                ));
+            }
+            if !read_only {
+                known.look_again();
+            }
+            return Ok(known);
+        }
+        let new = Arc::new(Self {
+            path: path.to_owned(),
+            store: store_root(path, &said.settings),
+            process,
+            library,
+            file: OnceLock::new(),
+            tracker: OnceLock::new(),
+        });
+        open.retain(|_, known| known.strong_count() > 0);
+        open.insert(path.to_owned(), Arc::downgrade(&new));
+        Ok(new)
+    }
+
+    /// The database at a path, where it is open here.
+    pub(crate) fn find(path: &Path) -> Option<Arc<Self>> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref()?.get(path)?.upgrade().filter(|known| known.process == std::process::id())
+    }
+
+    /// Its file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What all processes know of it together; `None` where that cannot be kept.
+    pub(crate) fn tracker(&self) -> Option<&Tracker> {
+        self.tracker.get()?.as_ref()
+    }
+
+    /// The file is open for writing.
+    pub(crate) fn arrive(&self) {
+        let trace = self.file.get_or_init(|| Trace::of(&self.path));
+        self.tracker.get_or_init(|| {
+            let path = Tracker::path_of(&self.store, &self.path);
+            match Tracker::attach(&path, *trace) {
+                Ok(tracker) => Some(tracker),
+                Err(error) => {
+                    let database = self.path.display();
+                    tracing::warn!(%database, %error, "changes cannot be kept track of: a checkpoint will compare all pages");
+                    None
+                }
+            }
+        });
+    }
+
+    /// Another connection came: is it still the same file?
+    fn look_again(&self) {
+        let first = self.file.get().copied().flatten();
+        let is_same = first.zip(Trace::of(&self.path)).is_some_and(|(first, now)| first.is_same_file(&now));
+        if let Some(tracker) = self.tracker().filter(|_| !is_same) {
+            tracker.mark_unknown();
+        }
+    }
+
+    /// These bytes are about to change.
+    #[inline]
+    pub(crate) fn mark(&self, offset: u64, len: u64) {
+        if let Some(tracker) = self.tracker() {
+            tracker.mark(offset, len);
+        }
+    }
+
+    /// The file is about to be cut.
+    pub(crate) fn mark_cut(&self, size: u64) {
+        if let Some(tracker) = self.tracker() {
+            tracker.mark_cut(size);
+        }
+    }
+
+    /// A transaction was committed.
+    #[inline]
+    pub(crate) fn committed(&self) {
+        if let Some(tracker) = self.tracker() {
+            tracker.count_commit();
+        }
+    }
+
+    /// Whether a checkpoint would find something to look at.
+    fn has_changed(&self) -> bool {
+        self.tracker().is_some_and(|tracker| tracker.basis().is_none() || tracker.marked_bytes() > 0)
+    }
+
+    /// Whether another writer's term began, so that writing on here would only make a fork (rule P4).
+    pub(crate) fn is_fenced(&self, said: &Said) -> bool {
+        let Some(tracker) = self.tracker().filter(|tracker| tracker.is_fenced()) else { return false };
+        if said.settings.fenced.value.goes_on() {
+            return false;
+        }
+        if let Some((epoch, owner)) = tracker.fenced() {
+            crate::last::error(&format!(
+                "{}: read-only here: {owner} took over (epoch {epoch}). What was committed since and not published is kept. To \
+                 go on here nevertheless: fenced=continue; to take it back: takeover={epoch}",
+                self.path.display()
+            ));
+        }
+        true
+    }
+}
+
+/// A connection was closed, and the inner file with it. The last one of this process may wait for a checkpoint (`close_wait`), then
+/// says goodbye.
+pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Library) {
+    if database.process != std::process::id() {
+        return;
+    }
+    let wait = said.settings.close_wait_ms.value;
+    let is_last = || Arc::strong_count(&database) == 1;
+    if wait > 0 && is_last() && database.has_changed() {
+        let checkpoint = crate::work::checkpoint(library, &database, said, Duration::from_millis(wait));
+        if let Err(error) = checkpoint {
+            let path = database.path.display();
+            crate::last::error(&format!("{path}: no checkpoint at the last close: {error}"));
+        }
+    }
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if !is_last() {
+        return;
+    }
+    if let Some(open) = open.as_mut() {
+        open.remove(&database.path);
+    }
+    if let Some(tracker) = database.tracker() {
+        tracker.leave(&database.path);
+    }
+}

@@ -1,0 +1,45 @@
+//! SQLite's C interface, spoken exactly: a shim over the platform's own VFS, under which a database stays an ordinary SQLite
+//! database on local disk while Littoral looks on.
+//!
+//! What this room promises:
+//! 1. Every call goes to the inner VFS; locks, shared memory and memory maps are SQLite's own code (I4).
+//! 2. What is written to a database or its WAL is marked before it is written; what is committed is counted.
+//! 3. Nothing on the way of a commit waits for anything that SQLite would not wait for (I6).
+//! 4. Pointers into a host's SQLite are carried along, never static: one process may have several.
+//! 5. No panic crosses the border, and whoever loaded us stays loaded.
+//!
+//! What may never enter: the network, waiting without a deadline, policy.
+//! Read next: [`database`](crate), `raw/file.rs`, `source.rs`; `raw/` holds all unsafe code.
+
+mod code;
+mod database;
+mod last;
+mod pragma;
+mod raw;
+mod said;
+mod source;
+mod sql;
+mod work;
+
+use std::ffi::{c_char, c_int, c_void};
+
+/// The entry point of the loadable extension, as SQLite calls it: registers the VFS `littoral`, and functions and tables on every
+/// connection from then on.
+///
+/// # Safety
+/// To be called by SQLite as an extension's entry point, or with what SQLite passes to one.
+#[allow(unsafe_code, reason = "the door from C, called by the rooms that export it")]
+pub unsafe extern "C" fn init(db: *mut c_void, message: *mut *mut c_char, routines: *const c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { raw::entry::load(db.cast(), message, routines, false) }
+}
+
+/// The same, and makes it the VFS of every database that names none.
+///
+/// # Safety
+/// As for [`init`].
+#[allow(unsafe_code, reason = "the door from C, called by the rooms that export it")]
+pub unsafe extern "C" fn init_default(db: *mut c_void, message: *mut *mut c_char, routines: *const c_void) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { raw::entry::load(db.cast(), message, routines, true) }
+}

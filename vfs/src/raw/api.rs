@@ -1,0 +1,160 @@
+//! The host's own functions, carried along.
+
+use super::abi::{Connection, Context, Int64, Module, Statement, Value, Vfs};
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
+
+/// The version from which on everything that is asked for below is in the host's table: 3.32.0, of May 2020.
+const OLDEST: c_int = 3_032_000;
+
+/// What an auto-extension is called as.
+pub(crate) type EntryPoint = unsafe extern "C" fn(*mut Connection, *mut *mut c_char, *const c_void) -> c_int;
+type Destructor = Option<unsafe extern "C" fn(*mut c_void)>;
+type ScalarFunction = unsafe extern "C" fn(*mut Context, c_int, *mut *mut Value);
+type Destroy = Option<unsafe extern "C" fn(*mut c_void)>;
+
+/// `SQLITE_TRANSIENT`: SQLite copies what it is given.
+pub(crate) fn transient() -> Destructor {
+    // SAFETY: SQLite compares this value and never calls it.
+    unsafe { std::mem::transmute::<isize, Destructor>(-1) }
+}
+
+macro_rules! api {
+    ($($name:ident: $at:literal = $type:ty;)*) => {
+        /// Pointers into one SQLite library (rule R3).
+        #[derive(Clone, Copy)]
+        #[allow(missing_docs, reason = "SQLite documents them under the same names")]
+        pub(crate) struct Api {
+            $(pub(crate) $name: $type,)*
+        }
+
+        impl Api {
+            /// Reads the host's table (`sqlite3_api_routines`). `None` when the host is older than what we need.
+            ///
+            /// # Safety
+            /// `routines` is what a host passed to an extension's entry point.
+            pub(crate) unsafe fn read(routines: *const c_void) -> Option<Self> {
+                let table = routines.cast::<*const c_void>();
+                if table.is_null() {
+                    return None;
+                }
+                // SAFETY: R3: the table only ever grew, and `libversion_number` is in it since 2006.
+                let version: unsafe extern "C" fn() -> c_int = unsafe { std::mem::transmute(*table.add(67)) };
+                // SAFETY: R3.
+                if unsafe { version() } < OLDEST {
+                    return None;
+                }
+                $(
+                    // SAFETY: R3: in the table of every version that passed.
+                    let $name = unsafe { *table.add($at) };
+                    if $name.is_null() {
+                        return None;
+                    }
+                )*
+                Some(Self {
+                    $(
+                        // SAFETY: R3: this place of the table holds a function of this type, and it is not null.
+                        $name: unsafe { std::mem::transmute::<*const c_void, $type>($name) },
+                    )*
+                })
+            }
+        }
+    };
+}
+
+api! {
+    busy_timeout: 14 = unsafe extern "C" fn(*mut Connection, c_int) -> c_int;
+    column_int64: 29 = unsafe extern "C" fn(*mut Statement, c_int) -> Int64;
+    declare_vtab: 50 = unsafe extern "C" fn(*mut Connection, *const c_char) -> c_int;
+    errmsg: 53 = unsafe extern "C" fn(*mut Connection) -> *const c_char;
+    finalize: 57 = unsafe extern "C" fn(*mut Statement) -> c_int;
+    free: 58 = unsafe extern "C" fn(*mut c_void);
+    malloc: 68 = unsafe extern "C" fn(c_int) -> *mut c_void;
+    result_error: 80 = unsafe extern "C" fn(*mut Context, *const c_char, c_int);
+    result_int64: 83 = unsafe extern "C" fn(*mut Context, Int64);
+    result_null: 84 = unsafe extern "C" fn(*mut Context);
+    result_text: 85 = unsafe extern "C" fn(*mut Context, *const c_char, c_int, Destructor);
+    step: 94 = unsafe extern "C" fn(*mut Statement) -> c_int;
+    user_data: 101 = unsafe extern "C" fn(*mut Context) -> *mut c_void;
+    value_bytes: 103 = unsafe extern "C" fn(*mut Value) -> c_int;
+    value_text: 109 = unsafe extern "C" fn(*mut Value) -> *const c_uchar;
+    prepare_v2: 116 = unsafe extern "C" fn(*mut Connection, *const c_char, c_int, *mut *mut Statement, *mut *const c_char) -> c_int;
+    create_module_v2: 119 = unsafe extern "C" fn(*mut Connection, *const c_char, *const Module, *mut c_void, Destroy) -> c_int;
+    file_control: 127 = unsafe extern "C" fn(*mut Connection, *const c_char, c_int, *mut c_void) -> c_int;
+    open_v2: 135 = unsafe extern "C" fn(*const c_char, *mut *mut Connection, c_int, *const c_char) -> c_int;
+    vfs_find: 141 = unsafe extern "C" fn(*const c_char) -> *mut Vfs;
+    vfs_register: 142 = unsafe extern "C" fn(*mut Vfs, c_int) -> c_int;
+    result_error_code: 146 = unsafe extern "C" fn(*mut Context, c_int);
+    test_control: 147 = unsafe extern "C" fn(c_int, ...) -> c_int;
+    context_db_handle: 149 = unsafe extern "C" fn(*mut Context) -> *mut Connection;
+    create_function_v2: 162 = unsafe extern "C" fn(
+        *mut Connection, *const c_char, c_int, c_int, *mut c_void, Option<ScalarFunction>,
+        Option<ScalarFunction>, Option<unsafe extern "C" fn(*mut Context)>, Destroy) -> c_int;
+    db_config: 163 = unsafe extern "C" fn(*mut Connection, c_int, ...) -> c_int;
+    extended_errcode: 166 = unsafe extern "C" fn(*mut Connection) -> c_int;
+    log: 167 = unsafe extern "C" fn(c_int, *const c_char, ...);
+    close_v2: 179 = unsafe extern "C" fn(*mut Connection) -> c_int;
+    uri_parameter: 189 = unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char;
+    auto_extension: 192 = unsafe extern "C" fn(Option<EntryPoint>) -> c_int;
+    uri_key: 245 = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
+}
+
+impl Api {
+    /// Copies text into memory that SQLite frees (rule R5). Null when there is none left.
+    pub(crate) fn text(&self, text: &str) -> *mut c_char {
+        // A zero inside would end it: what is behind is left out.
+        let bytes = text.as_bytes().split(|byte| *byte == 0).next().unwrap_or_default();
+        let Ok(room) = c_int::try_from(bytes.len() + 1) else { return std::ptr::null_mut() };
+        // SAFETY: R3, R5: room for the text and the zero behind it, checked before it is written.
+        unsafe {
+            let copy = (self.malloc)(room).cast::<u8>();
+            if !copy.is_null() {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+                *copy.add(bytes.len()) = 0;
+            }
+            copy.cast()
+        }
+    }
+
+    /// Writes a line into the host's error log.
+    pub(crate) fn say(&self, code: c_int, text: &str) {
+        let line: Vec<u8> = text.bytes().filter(|byte| *byte != 0).chain([0]).collect();
+        // SAFETY: R1, R3: the format takes one string, which ends in a zero and outlives the call.
+        unsafe { (self.log)(code, c"littoral: %s".as_ptr(), line.as_ptr().cast::<c_char>()) };
+    }
+
+    /// The value of a URI parameter.
+    ///
+    /// # Safety
+    /// `name` is null or a file name that SQLite passed to `xOpen` of a main database.
+    pub(crate) unsafe fn parameter(&self, name: *const c_char, key: &CStr) -> Option<String> {
+        if name.is_null() {
+            return None;
+        }
+        // SAFETY: R1, R3.
+        let found = unsafe { (self.uri_parameter)(name, key.as_ptr()) };
+        // SAFETY: R1: null, or a string beside the name, copied here.
+        (!found.is_null()).then(|| unsafe { CStr::from_ptr(found) }.to_string_lossy().into_owned())
+    }
+
+    /// All URI parameters, in order.
+    ///
+    /// # Safety
+    /// As for [`Api::parameter`].
+    pub(crate) unsafe fn parameters(&self, name: *const c_char) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        // SQLite takes no more than these; a name without end is no name of SQLite's.
+        for nth in 0..1000 {
+            // SAFETY: R1, R3.
+            let key = unsafe { (self.uri_key)(name, nth) };
+            if key.is_null() {
+                break;
+            }
+            // SAFETY: R1: a string beside the name.
+            let key = unsafe { CStr::from_ptr(key) };
+            // SAFETY: the caller's promise.
+            let value = unsafe { self.parameter(name, key) };
+            found.push((key.to_string_lossy().into_owned(), value.unwrap_or_default()));
+        }
+        found
+    }
+}

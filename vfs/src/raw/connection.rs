@@ -1,0 +1,226 @@
+//! A connection of our own in the host's SQLite, on a database that others use: it only reads, and SQLite's own locks keep it right.
+
+use super::abi::{self, File, code};
+use super::file::{self, Shm};
+use super::library::Library;
+use super::walindex::{self, Header};
+use crate::said;
+use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+/// Reading beyond the file's end: the rest is zeros.
+const SHORT_READ: c_int = code::IOERR | 2 << 8;
+
+/// What SQLite says when it does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    /// The extended code.
+    pub(crate) code: c_int,
+    /// In SQLite's words.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    fn new(code: c_int, message: &str) -> Self {
+        Self { code, message: message.to_owned() }
+    }
+
+    /// The code without its extension.
+    pub(crate) fn primary(&self) -> c_int {
+        self.code & 0xff
+    }
+}
+
+/// A connection that reads.
+pub(crate) struct Connection {
+    library: &'static Library,
+    db: *mut abi::Connection,
+    main: *mut File,
+    shim: *mut File,
+}
+
+// SAFETY: R8: one value owns it, and it was opened with a mutex of its own.
+unsafe impl Send for Connection {}
+
+impl Connection {
+    /// Opens a database file that is there.
+    pub(crate) fn open(library: &'static Library, path: &Path, busy_ms: u32) -> Result<Self, Failure> {
+        let api = &library.api;
+        let name = uri(path).ok_or_else(|| Failure::new(code::CANTOPEN, "a name with a zero in it"))?;
+        let flags = code::OPEN_READWRITE | code::OPEN_URI | code::OPEN_FULLMUTEX;
+        let mut db = ptr::null_mut();
+        // SAFETY: R3, R8; the name outlives the call.
+        let answer = unsafe { (api.open_v2)(name.as_ptr(), &mut db, flags, ptr::null()) };
+        let mut connection = Self { library, db, main: ptr::null_mut(), shim: ptr::null_mut() };
+        connection.ok(answer)?;
+        // SAFETY: R3, R8; this switch takes a number and a pointer that may be null.
+        unsafe {
+            (api.busy_timeout)(db, c_int::try_from(busy_ms).unwrap_or(c_int::MAX));
+            // A look does not backfill, not even as the last one to leave.
+            let off = ptr::null_mut::<c_int>();
+            connection.ok((api.db_config)(db, code::DBCONFIG_NO_CKPT_ON_CLOSE, 1 as c_int, off))?;
+        }
+        connection.run(c"PRAGMA query_only = ON")?;
+        connection.shim = connection.pointer(code::FCNTL_FILE_POINTER)?;
+        // SAFETY: R2: SQLite's own answer to where the connection's main file is.
+        match unsafe { file::reader(connection.shim) } {
+            Some((inner, _)) => connection.main = inner,
+            None => return Err(Failure::new(code::MISUSE, "the database was opened past the VFS littoral")),
+        }
+        Ok(connection)
+    }
+
+    fn ok(&self, answer: c_int) -> Result<(), Failure> {
+        if answer == code::OK { Ok(()) } else { Err(self.failure(answer)) }
+    }
+
+    fn failure(&self, answer: c_int) -> Failure {
+        let api = &self.library.api;
+        if self.db.is_null() {
+            return Failure::new(code::NOMEM, "out of memory");
+        }
+        // SAFETY: R1, R3: copied before anything else is called.
+        let (extended, text) = unsafe {
+            let text = CStr::from_ptr((api.errmsg)(self.db)).to_string_lossy().into_owned();
+            ((api.extended_errcode)(self.db), text)
+        };
+        Failure { code: if extended & 0xff == answer & 0xff { extended } else { answer }, message: text }
+    }
+
+    fn pointer(&self, which: c_int) -> Result<*mut File, Failure> {
+        let mut found: *mut File = ptr::null_mut();
+        // SAFETY: R3: this operation answers a pointer to an open file.
+        let answer =
+            unsafe { (self.library.api.file_control)(self.db, c"main".as_ptr(), which, (&raw mut found).cast()) };
+        self.ok(answer).map(|()| found)
+    }
+
+    /// Runs one statement, and gives the first number that it answers.
+    pub(crate) fn number(&self, sql: &CStr) -> Result<Option<i64>, Failure> {
+        let api = &self.library.api;
+        let mut statement = ptr::null_mut();
+        // SAFETY: R3, R8: the statement is finalised before this returns, and nothing it lends is kept.
+        unsafe {
+            self.ok((api.prepare_v2)(self.db, sql.as_ptr(), -1, &mut statement, ptr::null_mut()))?;
+            let mut first = None;
+            let answer = loop {
+                match (api.step)(statement) {
+                    code::ROW if first.is_none() => first = Some((api.column_int64)(statement, 0)),
+                    code::ROW => {}
+                    answer => break answer,
+                }
+            };
+            let failure = (answer != 101).then(|| self.failure(answer));
+            (api.finalize)(statement);
+            failure.map_or(Ok(first), Err)
+        }
+    }
+
+    /// Runs one statement.
+    pub(crate) fn run(&self, sql: &CStr) -> Result<(), Failure> {
+        self.number(sql).map(drop)
+    }
+
+    /// What this connection knows of the WAL's index; nothing in rollback mode.
+    fn shm(&self) -> Option<Shm> {
+        // SAFETY: R2.
+        unsafe { file::reader(self.shim) }.map(|(_, shm)| shm)
+    }
+
+    /// What the WAL's index says now.
+    pub(crate) fn header(&self) -> Option<Header> {
+        self.shm()?.header()
+    }
+
+    /// Which reader's lock the transaction holds: `None` in rollback mode.
+    pub(crate) fn reader(&self) -> Option<u32> {
+        self.shm()?.reader()
+    }
+
+    /// Which pages the WAL's frames after `from` and up to `to` hold. To be asked inside of a transaction.
+    pub(crate) fn frames(&self, from: u64, to: u64) -> Option<Vec<u32>> {
+        // SAFETY: R7: inside of a transaction that holds a reader's lock; otherwise there is nothing to be asked.
+        self.reader().and_then(|_| unsafe { walindex::pages(self.main, from, to) })
+    }
+
+    /// Reads from the database file itself.
+    pub(crate) fn read_main(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+        read(self.main, offset, into)
+    }
+
+    /// Reads from the WAL itself.
+    pub(crate) fn read_wal(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+        let wal = self.pointer(code::FCNTL_JOURNAL_POINTER)?;
+        if wal.is_null() {
+            return Err(Failure::new(code::IOERR, "there is no WAL"));
+        }
+        // SAFETY: R2: an open file of this connection's.
+        read(unsafe { file::inner_of(wal) }, offset, into)
+    }
+
+    /// The byte whose page SQLite locks and never writes.
+    pub(crate) fn pending_byte(&self) -> u64 {
+        // SAFETY: R3: this operation takes one unsigned integer, and zero asks without changing.
+        let byte = unsafe { (self.library.api.test_control)(code::TESTCTRL_PENDING_BYTE, 0 as c_uint) };
+        u64::from(byte.cast_unsigned())
+    }
+}
+
+fn read(file: *mut File, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+    let (Ok(len), Ok(offset)) = (c_int::try_from(into.len()), i64::try_from(offset)) else {
+        return Err(Failure::new(code::MISUSE, "a read beyond what a file can hold"));
+    };
+    // SAFETY: R1, R2: an open inner file of a connection that this thread owns; the buffer has `len` bytes.
+    let answer = unsafe {
+        match (*file).methods.as_ref().and_then(|methods| methods.read) {
+            Some(read) => read(file, into.as_mut_ptr().cast::<c_void>(), len, offset),
+            None => code::IOERR,
+        }
+    };
+    match answer {
+        code::OK | SHORT_READ => Ok(()),
+        failed => Err(Failure::new(failed, &format!("reading {len} bytes at {offset} failed (code {failed})"))),
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // SAFETY: R8: closed once; null is taken too.
+        unsafe { (self.library.api.close_v2)(self.db) };
+    }
+}
+
+/// A URI for a path: every byte that could mean something is spelled out.
+fn uri(path: &Path) -> Option<CString> {
+    let mut text = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    text.push_str(&format!("?vfs=littoral&{}=1", said::READER));
+    CString::new(text).ok()
+}
+
+/// The file of a connection's schema, as a host's call names it.
+///
+/// # Safety
+/// `db` is an open connection of the library's.
+pub(crate) unsafe fn file_of(library: &'static Library, db: *mut abi::Connection, schema: &str) -> *mut File {
+    let Ok(schema) = CString::new(schema) else { return ptr::null_mut() };
+    let mut found: *mut File = ptr::null_mut();
+    // SAFETY: R3.
+    unsafe {
+        (library.api.file_control)(
+            db,
+            schema.as_ptr().cast::<c_char>(),
+            code::FCNTL_FILE_POINTER,
+            (&raw mut found).cast(),
+        )
+    };
+    found
+}

@@ -1,0 +1,76 @@
+//! What was said of a database when it was opened, and whether it is ours at all (rule S19).
+//!
+//! A database is ours when somebody says so: a VFS named by the caller, `vfs=littoral` or a setting in its URI, a variable, a
+//! settings file beside it. Being the default VFS alone makes no database ours.
+
+use littoral_engine::open::Place;
+use littoral_engine::settings::{Key, Settings, nearest};
+use littoral_types::limits;
+use std::ffi::OsString;
+use std::path::Path;
+
+/// The parameter that a reader of our own names itself with.
+pub(crate) const READER: &str = "littoral_reader";
+
+/// SQLite's own parameters.
+const SQLITES: &[&str] = &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "delete", "memory"];
+
+/// What a URI said, and what that makes of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// Together with variables and the settings file, as it was at the opening.
+    pub(crate) settings: Settings,
+}
+
+impl Said {
+    /// Where its volume is, as of now.
+    pub(crate) fn place(&self, database: &Path) -> Result<Place, littoral_engine::EngineError> {
+        Place::of_database(database, &self.settings)
+    }
+}
+
+/// Reads what was said of a database. `None` when nobody made it ours.
+pub(crate) fn read(path: &Path, parameters: &[(String, String)], is_default: bool) -> Result<Option<Said>, String> {
+    let mut keys = Vec::new();
+    let mut named = !is_default;
+    for (name, value) in parameters {
+        if let Some(key) = Key::ALL.into_iter().find(|key| key.name() == name) {
+            keys.push((key, OsString::from(value)));
+            named = true;
+        } else if name == "vfs" {
+            named |= value == "littoral";
+        }
+    }
+    let settings = gather(&keys, path);
+    if !named {
+        match &settings {
+            // A variable or a file that makes no sense says at least that somebody meant to say something.
+            Ok(settings) if settings.remote.is_none() && settings.file.is_none() => return Ok(None),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    for (name, _) in parameters {
+        let known = Key::ALL.iter().any(|key| key.name() == name);
+        if !known && !SQLITES.contains(&name.as_str()) {
+            return Err(unknown(name));
+        }
+    }
+    let settings = settings.map_err(|error| error.to_string())?;
+    Ok(Some(Said { settings }))
+}
+
+fn gather(keys: &[(Key, OsString)], path: &Path) -> Result<Settings, littoral_engine::EngineError> {
+    Settings::of_uri(keys, std::env::vars_os(), path.parent())
+}
+
+fn unknown(name: &str) -> String {
+    let shown: String = name.chars().take(limits::NAME_LEN_MAX).collect();
+    let known = Key::ALL.iter().map(|key| key.name()).chain(SQLITES.iter().copied());
+    match nearest(name, known.clone()) {
+        Some(near) => format!("the URI's parameter {shown:?} is no setting; did you mean {near:?}?"),
+        None => {
+            let known: Vec<&str> = known.collect();
+            format!("the URI's parameter {shown:?} is no setting; there are {}", known.join(", "))
+        }
+    }
+}

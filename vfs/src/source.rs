@@ -1,0 +1,354 @@
+//! A checkpoint's pages, out of a database that others write (rule S16).
+//!
+//! What this room promises:
+//! 1. Whatever is read is a committed version of its page: read inside of a read transaction of SQLite's own, from the WAL's newest
+//!    frame below the transaction's mark, else from the database file.
+//! 2. No read transaction is held for longer than [`SLICE`], as long as others leave us that choice: few changed pages are taken at once,
+//!    many in slices; what changed meanwhile is named by [`PageSource::catch_up`].
+//! 3. After [`ROUNDS_MAX`] rounds it stands still for as long as the rest takes: a checkpoint ends however much is written.
+//!
+//! What may never enter: the network. A transaction that waits for a request would keep the WAL from starting over.
+
+use crate::database::Database;
+use crate::raw::connection::{Connection, Failure};
+use crate::raw::library::Library;
+use crate::raw::walindex::Header;
+use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
+use littoral_ports::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
+use littoral_types::{Generation, PageCount, PageNo, PageSize, VolumeId};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a read transaction is held.
+const SLICE: Duration = Duration::from_millis(50);
+/// Changed pages that are taken at once, in bytes.
+const SPOOL_BYTES_MAX: u64 = 32 << 20;
+/// After so many rounds the source stands still.
+const ROUNDS_MAX: u32 = 8;
+/// How long a lock is waited for.
+const BUSY_MS: u32 = 5_000;
+/// A transaction begins between two commits, or it begins again.
+const TRIES_MAX: u32 = 10_000;
+
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+
+/// A database's pages, as they come.
+pub(crate) struct Live {
+    database: Arc<Database>,
+    connection: Connection,
+    /// What is asked of it now: size and places as of the last transaction that counts.
+    page_size: PageSize,
+    page_count: PageCount,
+    /// The WAL at that commit.
+    place: WalPlace,
+    view: View,
+    changed: Changed,
+    /// Pages of that commit that were taken at once.
+    spool: HashMap<PageNo, Vec<u8>>,
+    /// Since when a transaction is open.
+    since: Option<Instant>,
+    /// Something was read that is not in the spool: of a later commit, perhaps.
+    moved: bool,
+    /// The transaction stays open until the end.
+    holds: bool,
+    rounds: u32,
+    commits: u64,
+    commits_before: u64,
+    settled: bool,
+}
+
+/// One read transaction's view.
+#[derive(Default)]
+struct View {
+    place: WalPlace,
+    /// The newest frame of each page, counted from one.
+    frames: HashMap<u32, u64>,
+    /// Whether the database file alone is read, though there is a WAL.
+    main_only: bool,
+    page_count: u64,
+}
+
+impl Live {
+    /// Opens the database for reading, in the library that has it open.
+    pub(crate) fn open(library: &'static Library, database: Arc<Database>) -> Result<Self, SourceError> {
+        let told = |failure: Failure| explained(&database, &failure);
+        let connection = Connection::open(library, database.path(), BUSY_MS).map_err(told)?;
+        let mut live = Self {
+            connection,
+            page_size: PageSize::MIN,
+            page_count: PageCount::ZERO,
+            place: WalPlace::default(),
+            view: View::default(),
+            changed: Changed::Unknown,
+            spool: HashMap::new(),
+            since: None,
+            moved: false,
+            holds: false,
+            rounds: 0,
+            commits: 0,
+            commits_before: 0,
+            settled: true,
+            database,
+        };
+        live.page_size = live.enter()?;
+        live.leave()?;
+        Ok(live)
+    }
+
+    fn told(&self, failure: &Failure) -> SourceError {
+        explained(&self.database, failure)
+    }
+
+    fn busy(&self, what: &str) -> SourceError {
+        SourceError::Busy(format!("{}: {what}", self.database.path().display()))
+    }
+
+    /// Begins a read transaction between two commits, so that the WAL's end at that moment is known exactly.
+    fn enter(&mut self) -> Result<PageSize, SourceError> {
+        for _ in 0..TRIES_MAX {
+            let before = self.connection.header();
+            let begun = self.connection.run(c"BEGIN").and_then(|()| self.connection.run(c"PRAGMA schema_version"));
+            begun.map_err(|failure| self.told(&failure))?;
+            let (after, reader) = (self.connection.header(), self.connection.reader());
+            if reader.is_some() && (after.is_none() || before != after) {
+                self.connection.run(c"ROLLBACK").map_err(|failure| self.told(&failure))?;
+                continue;
+            }
+            self.since = Some(Instant::now());
+            match self.look(reader, after.filter(|_| reader.is_some()))? {
+                Some(page_size) => return Ok(page_size),
+                None => self.leave()?,
+            }
+        }
+        Err(self.busy("others commit so fast that no reader gets in between"))
+    }
+
+    /// What the transaction sees; `None` when the WAL started over meanwhile, as it may under a reader of the file alone.
+    fn look(&mut self, reader: Option<u32>, header: Option<Header>) -> Result<Option<PageSize>, SourceError> {
+        let number = |sql| self.connection.number(sql).map_err(|failure| self.told(&failure));
+        let page_count = number(c"PRAGMA page_count")?.and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        let page_size = number(c"PRAGMA page_size")?.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        let page_size = PageSize::new(page_size).map_err(|error| SourceError::Corrupt(error.to_string()))?;
+        let place =
+            header.map_or(WalPlace::default(), |header| WalPlace { salts: header.salts(), frame: header.frames() });
+        if place.salts != self.view.place.salts || place.frame < self.view.place.frame || place.salts == 0 {
+            self.view.frames.clear();
+            self.view.place = WalPlace { salts: place.salts, frame: 0 };
+        }
+        // The reader of lock zero sees the file alone: what the WAL holds is in it.
+        self.view.main_only = reader == Some(0);
+        self.view.page_count = page_count;
+        if place.frame > self.view.place.frame {
+            let from = self.view.place.frame;
+            let pages = self.connection.frames(from, place.frame);
+            if self.view.main_only && self.connection.header().map(|header| header.salts()) != Some(place.salts) {
+                return Ok(None);
+            }
+            let pages = pages.ok_or_else(|| self.busy("the WAL's index went away while it was read: try again"))?;
+            self.view.frames.extend(pages.into_iter().zip(from + 1..));
+            self.view.place = place;
+        }
+        Ok(Some(page_size))
+    }
+
+    fn leave(&mut self) -> Result<(), SourceError> {
+        if self.since.take().is_some() {
+            self.connection.run(c"ROLLBACK").map_err(|failure| self.told(&failure))?;
+        }
+        Ok(())
+    }
+
+    /// Reads a page as the open transaction sees it.
+    fn fetch(&self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
+        if self.lock_page() == Some(page) || page.get() > self.view.page_count {
+            into.fill(0);
+            return Ok(());
+        }
+        let size = self.page_size.bytes();
+        let frame = page.to_sqlite().and_then(|page| self.view.frames.get(&page)).filter(|_| !self.view.main_only);
+        let read = match frame {
+            Some(frame) => {
+                let offset = WAL_HEADER + (frame - 1) * (FRAME_HEADER + size) + FRAME_HEADER;
+                self.connection.read_wal(offset, into)
+            }
+            None => self.connection.read_main(page.index() * size, into),
+        };
+        read.map_err(|failure| self.told(&failure))
+    }
+
+    /// Takes pages of the open transaction, and page 1 along with them.
+    fn take(&mut self, pages: &BTreeSet<PageNo>) -> Result<(), SourceError> {
+        self.spool.clear();
+        let first = self.page_count.holds(PageNo::FIRST).then_some(PageNo::FIRST);
+        for page in pages.iter().copied().chain(first.filter(|first| !pages.contains(first))) {
+            let mut image = vec![0; self.page_size.len()];
+            self.fetch(page, &mut image)?;
+            self.spool.insert(page, image);
+        }
+        Ok(())
+    }
+
+    fn fits(&self, pages: &BTreeSet<PageNo>) -> bool {
+        pages.len() as u64 * self.page_size.bytes() <= SPOOL_BYTES_MAX
+    }
+
+    /// Pages that marks and the WAL's frames after a place name.
+    fn named(&self, marks: &Marks, after: WalPlace, count_before: u64) -> Result<BTreeSet<PageNo>, SourceError> {
+        let size = self.page_size.bytes();
+        let count = self.view.page_count;
+        let mut pages = BTreeSet::new();
+        for unit in &marks.units {
+            let (first, last) = (unit * UNIT / size, (unit * UNIT + UNIT - 1) / size);
+            pages.extend((first..=last).take_while(|index| *index < count).map(PageNo::from_index));
+        }
+        let cut = marks.cut.map_or(count, |cut| cut / size).min(count_before).min(count);
+        pages.extend((cut..count).map(PageNo::from_index));
+        let place = self.view.place;
+        let seen = if after.salts == place.salts { after.frame } else { 0 };
+        if place.frame > seen && self.since.is_some() {
+            // A frame may have been written by somebody who marks nothing (rule S7).
+            let frames = self.view.frames.iter().filter(|(_, frame)| **frame > seen);
+            pages.extend(
+                frames.filter_map(|(page, _)| PageNo::new(u64::from(*page))).filter(|page| page.get() <= count),
+            );
+        }
+        Ok(pages)
+    }
+}
+
+impl LiveSource for Live {
+    fn begin(&mut self, volume: VolumeId, generation: Generation) -> Result<(), SourceError> {
+        let marks = self.database.tracker().map(|tracker| tracker.begin());
+        self.settled = false;
+        self.page_size = self.enter()?;
+        self.page_count = PageCount(self.view.page_count);
+        self.place = self.view.place;
+        let basis = marks.as_ref().and_then(|marks| marks.basis);
+        let basis = basis.filter(|basis| (basis.volume, basis.generation) == (volume, generation));
+        (self.commits, self.commits_before) =
+            marks.as_ref().map_or((0, 0), |marks| (marks.commits, marks.commits_before));
+        let mut taken = BTreeSet::new();
+        self.changed = match (basis, &marks) {
+            (Some(basis), Some(marks)) => {
+                let pages = self.named(marks, basis.wal, u64::MAX)?;
+                let changed = Changed::Pages(pages.iter().copied().collect());
+                if self.fits(&pages) {
+                    taken = pages;
+                }
+                changed
+            }
+            _ => Changed::Unknown,
+        };
+        self.take(&taken)?;
+        // Without anybody who keeps track of what changes, standing still is the only way to be of one commit.
+        self.holds = marks.is_none();
+        self.moved = false;
+        if !self.holds { self.leave() } else { Ok(()) }
+    }
+
+    fn published(&mut self, volume: VolumeId, generation: Generation) {
+        if let Some(tracker) = self.database.tracker() {
+            tracker.published(Basis { volume, generation, wal: self.place }, self.commits);
+        }
+        self.settled = true;
+    }
+}
+
+impl PageSource for Live {
+    fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
+    fn page_count(&self) -> PageCount {
+        self.page_count
+    }
+
+    fn lock_page(&self) -> Option<PageNo> {
+        let page = PageNo::from_index(self.connection.pending_byte() / self.page_size.bytes());
+        self.page_count.holds(page).then_some(page)
+    }
+
+    fn changed(&self) -> Changed {
+        self.changed.clone()
+    }
+
+    fn commits(&self) -> u64 {
+        self.commits.saturating_sub(self.commits_before).max(1)
+    }
+
+    fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
+        if let Some(image) = self.spool.get(&page).filter(|image| image.len() == into.len()) {
+            into.copy_from_slice(image);
+            return Ok(());
+        }
+        self.moved = true;
+        if !self.holds && self.since.is_some_and(|since| since.elapsed() > SLICE) {
+            self.leave()?;
+        }
+        if self.since.is_none() && self.enter()? != self.page_size {
+            return Err(self.busy("its page size changed while it was read: try again"));
+        }
+        self.fetch(page, into)
+    }
+
+    fn catch_up(&mut self) -> Result<CaughtUp, SourceError> {
+        if self.holds {
+            return self.leave().map(|()| CaughtUp::Still);
+        }
+        self.leave()?;
+        if !self.moved {
+            return Ok(CaughtUp::Still);
+        }
+        let Some(marks) = self.database.tracker().map(|tracker| tracker.drain()) else {
+            return Err(self.busy("nobody keeps track of its changes any more: try again"));
+        };
+        if marks.basis.is_none() {
+            return Err(self.busy("something changed it in a way that nobody kept track of: try again"));
+        }
+        if self.enter()? != self.page_size {
+            return Err(self.busy("its page size changed while it was read: try again"));
+        }
+        let before = std::mem::replace(&mut self.page_count, PageCount(self.view.page_count));
+        let pages = self.named(&marks, self.place, before.0)?;
+        (self.place, self.commits) = (self.view.place, marks.commits);
+        self.rounds += 1;
+        self.moved = !self.fits(&pages);
+        match self.moved {
+            false => self.take(&pages)?,
+            true => self.take(&BTreeSet::new())?,
+        }
+        self.holds = self.moved && self.rounds >= ROUNDS_MAX;
+        if !self.holds {
+            self.leave()?;
+        }
+        match pages.is_empty() && before == self.page_count {
+            true => Ok(CaughtUp::Still),
+            false => Ok(CaughtUp::Moved(pages.into_iter().collect())),
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if !self.settled
+            && let Some(tracker) = self.database.tracker()
+        {
+            tracker.put_back();
+        }
+    }
+}
+
+fn explained(database: &Database, failure: &Failure) -> SourceError {
+    let path = database.path().display();
+    let Failure { message, .. } = failure;
+    match failure.primary() {
+        5 | 6 | 15 => SourceError::Busy(format!(
+            "{path}: {message}: a transaction or a connection in exclusive mode keeps readers out; commit it, or try again"
+        )),
+        11 => SourceError::Corrupt(format!("{path}: {message}")),
+        26 => SourceError::NotADatabase(path.to_string()),
+        _ => SourceError::Failed(format!("{path}: {message}")),
+    }
+}

@@ -1,0 +1,16 @@
+//! `littoral_checkpoint` and `littoral_sync`: what changed goes to the object store, now.
+
+use super::{CHECKPOINT_DEADLINE, Cell, Function, Refusal, Target, ours};
+use crate::work;
+
+/// Answers the position that the object store has when it returns.
+pub(super) const CHECKPOINT: Function = Function { name: "littoral_checkpoint", arguments_max: 0, run: checkpoint };
+
+/// As long as commits do not travel one by one, what makes them safe is a checkpoint.
+pub(super) const SYNC: Function = Function { name: "littoral_sync", arguments_max: 0, run: checkpoint };
+
+fn checkpoint(target: Option<&Target>, _: &[Option<String>]) -> Result<Cell, Refusal> {
+    let Target { database, said, library } = ours(target)?;
+    let done = work::checkpoint(library, database, said, CHECKPOINT_DEADLINE)?;
+    Ok(Cell::text(done.position))
+}

@@ -1,0 +1,74 @@
+//! What a connection asks of the engine: across the bridge, and back with the answer.
+
+use crate::database::Database;
+use crate::raw::library::Library;
+use crate::said::Said;
+use crate::source::Live;
+use littoral_engine::open::{self, Place};
+use littoral_engine::runtime::{self, BridgeError};
+use littoral_engine::{Components, EngineError, live};
+use littoral_ports::SourceError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkError {
+    /// The engine said no.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// There is no way to it, or it took too long.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+}
+
+impl From<SourceError> for WorkError {
+    fn from(error: SourceError) -> Self {
+        WorkError::Engine(error.into())
+    }
+}
+
+/// What work stands on: where the volume is, and the machine.
+pub(crate) struct Ground {
+    pub(crate) place: Place,
+    pub(crate) said: Said,
+    pub(crate) components: Components,
+}
+
+/// Finds out where a database's volume is.
+pub(crate) fn ground(database: &Database, said: &Said) -> Result<Ground, EngineError> {
+    let place = said.place(database.path())?;
+    let components = Components::of_this_machine(open::quota(&said.settings));
+    Ok(Ground { place, said: said.clone(), components })
+}
+
+/// Runs something of the engine's, with a deadline.
+pub(crate) fn run<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, WorkError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, EngineError>>,
+{
+    Ok(runtime::cross(deadline, work)??)
+}
+
+/// Makes a checkpoint of an open database.
+pub(crate) fn checkpoint(
+    library: &'static Library,
+    database: &Arc<Database>,
+    said: &Said,
+    deadline: Duration,
+) -> Result<live::Done, WorkError> {
+    let mut source = Live::open(library, database.clone())?;
+    let Ground { place, said, components } = ground(database, said)?;
+    let done = run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source).await);
+    if let Some(tracker) = database.tracker() {
+        match &done {
+            Ok(_) => tracker.unfence(),
+            // Whoever writes on would only make a fork (rule P4).
+            Err(WorkError::Engine(EngineError::Superseded { owner, epoch, .. })) => tracker.fence(*epoch, &owner.label),
+            Err(_) => {}
+        }
+    }
+    done
+}
