@@ -275,7 +275,13 @@ impl Job {
     fn zero_bytes(&self) -> Result<u64, EngineError> {
         let mut pages = 0;
         for (chunk, span) in self.spans() {
-            pages += self.cover(chunk, span)?.zeros.len() as u64;
+            // Most chunks are a base and nothing else, and need no look at each page.
+            let base = self.rows.get(&chunk).filter(|row| row.deltas.is_empty()).and_then(|row| row.base.as_ref());
+            let base = base.filter(|base| base.span == span && span.last().is_some_and(|last| last <= base.last_live));
+            pages += match base.filter(|base| base.table.page_total() == span.count.0) {
+                Some(base) => base.table.zeros().len(),
+                None => self.cover(chunk, span)?.zeros.len() as u64,
+            };
         }
         Ok(pages * self.page_size.bytes())
     }
@@ -310,21 +316,27 @@ impl Job {
             table.zeros().iter().for_each(|page| put(page, ZERO, 0));
         }
         let mut cover = Cover::default();
-        let mut frames: BTreeMap<(usize, u32), Vec<usize>> = BTreeMap::new();
+        let mut stored = Vec::with_capacity(places.len());
         for (page, place) in span.pages().zip(places) {
             match place {
                 None => {
                     return Err(self.log.inconsistent(format!("page {page} of chunk {chunk} is in no version of it")));
                 }
                 Some((_, ZERO, _)) => cover.zeros.push(page),
-                Some((version, frame, slot)) => frames.entry((version, frame)).or_default().push(slot as usize),
+                Some(place) => stored.push(place),
             }
         }
-        for ((version, frame), wanted) in frames {
-            let Some((blob, _, table)) = versions.get(version) else { continue };
-            let Some(entry) = table.frame(frame as usize) else { continue };
+        stored.sort_unstable();
+        for slots in stored.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let Some((version, frame, _)) = slots.first() else { continue };
+            let Some((blob, _, table)) = versions.get(*version) else { continue };
+            let Some(entry) = table.frame(*frame as usize) else { continue };
+            let wanted = slots.iter().map(|(_, _, slot)| *slot as usize).collect();
             let need = Need { span: entry.span, mark: table.mark, holds: entry.pages.to_vec(), wanted, chunk: span };
-            cover.needs.entry((*blob).clone()).or_default().push(need);
+            match cover.needs.get_mut(*blob) {
+                Some(needs) => needs.push(need),
+                None => drop(cover.needs.insert((*blob).clone(), vec![need])),
+            }
         }
         Ok(cover)
     }
