@@ -9,11 +9,15 @@ use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::{At, restore};
 use littoral_engine::exec::snapshot::{snapshot_if_due, write_snapshot};
 use littoral_engine::exec::verify::verify;
+use littoral_engine::log::Draft;
 use littoral_engine::{EngineError, Log, Session, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
 use littoral_ports::{Changed, Crash, Faults, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
-use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize};
+use littoral_types::{
+    BlobKind, BlobName, BlobRef, ChunkId, Coalesce, Compression, Delta, DeltaId, FooterFigures, FrameTable, Home, Lsn,
+    ManifestOp, PageCount, PageNo, PageSize, RecordBody, Seq,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -184,6 +188,81 @@ async fn every_checkpoint_comes_back_byte_for_byte_through_coalescing_snapshots_
         "{refused:?}"
     );
     assert!(other.restored(At::Newest, out.path()).await == theirs.bytes());
+}
+
+/// Dies once, where it is told to, after it came by so often.
+#[derive(Debug, Default)]
+struct Dying(std::sync::Mutex<Option<(&'static str, u32)>>);
+
+impl Faults for Dying {
+    fn reach(&self, point: &'static str) -> Result<(), Crash> {
+        let mut armed = self.0.lock().unwrap();
+        match armed.as_mut().filter(|(at, _)| *at == point) {
+            None => return Ok(()),
+            Some((_, left)) if *left > 0 => {
+                *left -= 1;
+                return Ok(());
+            }
+            Some(_) => *armed = None,
+        }
+        Err(Crash(point))
+    }
+}
+
+/// A body that is a blob lies in the bucket before its record does. If its writer dies then, a prune finds an orphan; and if that
+/// record is an index, and due, it is about to be published again, with the same body, born at the same place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p01_a_prune_does_not_doom_the_body_of_an_index_that_is_due() {
+    let remote = Arc::new(MemoryRemote::new("due"));
+    let mut machine = Machine::new(&remote);
+    let dying = Arc::new(Dying::default());
+    machine.components.faults = dying.clone();
+    let mut pages = Pages::new(4096, 20);
+    machine.checkpoint(&mut pages).await.unwrap().unwrap();
+    pages.write(3, 1);
+    machine.checkpoint(&mut pages).await.unwrap().unwrap();
+    let options = prune::Options { keep: KeepPolicy { last: 1, within_ms: 0 }, grace_ms: 0, dry_run: false };
+    let mut session = machine.open().await.unwrap();
+    prune(&mut session.writer, &options).await.unwrap().unwrap();
+    // Operations whose sum does not fit into a record.
+    let table = FrameTable::default();
+    let ops = (1000..31_000u64)
+        .map(|chunk| {
+            let hash = littoral_format::hash::blob(&chunk.to_le_bytes());
+            let name = BlobName { kind: BlobKind::Pack, hash, birth: Seq(1) };
+            let blob = BlobRef { home: Home::Own, name, len: 1 };
+            let delta = Delta { id: DeltaId(1), blob, last_live: PageNo::FIRST, table: table.clone() };
+            ManifestOp::PutDelta { chunk: ChunkId(chunk), delta }
+        })
+        .collect::<Vec<_>>();
+    let draft = |session: &Session, ops| Draft {
+        body: RecordBody::Coalesce(Coalesce { ops }),
+        commits: 0,
+        figures: session.writer.row().tail.figures,
+        added: FooterFigures::default(),
+        identities: Vec::new(),
+    };
+    let large = draft(&session, ops);
+    session.writer.publish(large).await.unwrap();
+    while session.writer.row().tail.seq < Seq(62) {
+        let small = draft(&session, Vec::new());
+        session.writer.publish(small).await.unwrap();
+    }
+    let bodies = || remote.objects().into_iter().filter(|(path, _)| path.as_str().contains("/seg/")).count();
+    assert_eq!(bodies(), 1);
+    // The record that follows is drafted, and then the index.
+    *dying.0.lock().unwrap() = Some(("publish.drafted", 1));
+    let small = draft(&session, Vec::new());
+    assert!(session.writer.publish(small).await.unwrap_err().is_crash());
+    assert_eq!(bodies(), 2);
+    drop(session);
+    let mut session = machine.open().await.unwrap();
+    assert_eq!(session.writer.row().tail.seq, Seq(63));
+    prune(&mut session.writer, &options).await.unwrap();
+    let log = machine.log();
+    let record = log.record(Seq(64)).await.unwrap().unwrap();
+    assert!(matches!(record.body, RecordBody::Index(index) if index.ops.len() >= 30_000));
+    assert_eq!(log.open().await.unwrap().unwrap().tail.hash, session.writer.row().tail.hash);
 }
 
 /// Looks at the scratch at every named point.

@@ -83,6 +83,9 @@ impl Needed {
 /// Prunes a volume. `None` when there is nothing that could go.
 pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Pruned>, EngineError> {
     writer.settle().await?;
+    if !options.dry_run {
+        writer.index_if_due().await?;
+    }
     let log = writer.log().clone();
     let components = writer.components().clone();
     let now = components.clock.wall_ms();
@@ -190,20 +193,11 @@ async fn needed_since(log: &Log, floor: Seq, newest: &Opened, needed: &mut Neede
     needed.floor = Some(floor);
     let opened = open_floor(log, floor).await?;
     needed.rows(&rows(log, &opened).await?);
-    let since = log.since(opened.link()).await?;
-    // A record that cannot be read now may be there tomorrow, or be passed by with a later manifest snapshot: what it and those
-    // behind it need is not known, and nothing may go (I9).
-    // Others may have gone on meanwhile: then the newest record that was known is one of those that were read.
-    let mut read = since.iter().map(|record| record.envelope.hash).chain([opened.tail.hash]);
-    if !read.any(|hash| hash == newest.tail.hash) {
-        let end = since.last().map_or(opened.tail.seq, |record| record.envelope.header.seq);
-        return Err(log.inconsistent(format!(
-            "record {} is gone, and the log goes on to record {}: nothing is deleted",
-            end.next(),
-            newest.tail.seq
-        )));
-    }
-    for record in since {
+    // Others may have gone on meanwhile: then the newest record that was known is one of those that are read.
+    let last = log.newest().await?.map_or(newest.tail.seq, |last| last.max(newest.tail.seq));
+    let mut came_by = opened.tail.hash == newest.tail.hash;
+    let end = log.walk(opened.link(), last, |record| {
+        came_by |= record.envelope.hash == newest.tail.hash;
         // An index repeats what stood before the floor too; what is still alive of that, the floor's rows name.
         let ops = if record.envelope.kind == RecordKind::Index { &[] } else { record.body.ops() };
         needed.blobs.extend(
@@ -220,6 +214,16 @@ async fn needed_since(log: &Log, floor: Seq, newest: &Opened, needed: &mut Neede
         if let BodyPlace::Blob(blob) = &record.envelope.body {
             needed.blobs.insert(blob.name);
         }
+    });
+    // A record that cannot be read now may be there tomorrow, or be passed by with a later manifest snapshot: what it and those
+    // behind it need is not known, and nothing may go (I9).
+    let end = end.await?.seq;
+    if !came_by {
+        return Err(log.inconsistent(format!(
+            "record {} is gone, and the log goes on to record {}: nothing is deleted",
+            end.next(),
+            newest.tail.seq
+        )));
     }
     // The floor's own body, and every manifest snapshot from there on.
     if let Some(BodyPlace::Blob(blob)) = log.envelope(floor).await?.map(|envelope| envelope.body) {

@@ -132,7 +132,9 @@ impl Writer {
         Ok(seq)
     }
 
-    async fn index_if_due(&mut self) -> Result<(), EngineError> {
+    /// Publishes the index record where one is due next. Whoever looks at what is in the bucket before he publishes asks first:
+    /// an index may find its body there, from an attempt that was interrupted, under the very name that it gives it.
+    pub async fn index_if_due(&mut self) -> Result<(), EngineError> {
         let seq = self.tail().seq.next();
         if let Some(after) = index_span(seq) {
             let body = RecordBody::Index(self.index_body(seq, after).await?);

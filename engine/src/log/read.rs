@@ -683,16 +683,18 @@ impl Log {
         Ok(page.into_values().rev().take(max).collect())
     }
 
-    /// All records after a known end, in order, verified: what happened meanwhile.
-    pub async fn since(&self, mut end: Link) -> Result<Vec<ReadRecord>, EngineError> {
-        let mut records = Vec::new();
-        while let Some(record) = self.record(end.seq.next()).await? {
+    /// Shows all records after a known end up to `last`, in order and verified to be one chain: what happened meanwhile. A few
+    /// are held at a time, however many there are. Gives the end it came to; it stops where a record is missing.
+    pub async fn walk(&self, mut end: Link, last: Seq, mut show: impl FnMut(&ReadRecord)) -> Result<Link, EngineError> {
+        let mut records =
+            stream::iter(end.seq.0 + 1..=last.0).map(|seq| self.record(Seq(seq))).buffered(RECORDS_IN_FLIGHT);
+        while let Some(Some(record)) = records.try_next().await? {
             follows(&end, &record.envelope.header, record.envelope.kind)
                 .map_err(|source| EngineError::Chain { volume: self.url(), source })?;
             end = Link::after(&record.envelope.header, record.envelope.hash);
-            records.push(record);
+            show(&record);
         }
-        Ok(records)
+        Ok(end)
     }
 }
 
