@@ -265,6 +265,32 @@ async fn p01_a_prune_does_not_doom_the_body_of_an_index_that_is_due() {
     assert_eq!(log.open().await.unwrap().unwrap().tail.hash, session.writer.row().tail.hash);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_prune_finishes_nothing_and_writes_nothing() {
+    let remote = Arc::new(MemoryRemote::new("dry"));
+    let mut machine = Machine::new(&remote);
+    let dying = Arc::new(Dying::default());
+    machine.components.faults = dying.clone();
+    let mut pages = Pages::new(4096, 20);
+    for value in 0..4 {
+        pages.write(3, value);
+        machine.checkpoint(&mut pages).await.unwrap().unwrap();
+    }
+    pages.write(3, 9);
+    let mut session = machine.open().await.unwrap();
+    *dying.0.lock().unwrap() = Some(("publish.intended", 0));
+    let died = checkpoint(&mut session.writer, &session.scratch, &mut pages, &Options::default()).await;
+    assert!(died.is_err_and(|error| error.is_crash()));
+    let (objects, id) = (remote.objects(), session.writer.row().meta.id);
+    let intent = machine.stores.manifest.intent(&id).unwrap();
+    assert!(intent.is_some());
+    let options = prune::Options { keep: KeepPolicy { last: 1, within_ms: 0 }, grace_ms: 0, dry_run: true };
+    let would_go = prune(&mut session.writer, &options).await.unwrap().unwrap();
+    assert!(would_go.records > 0 && would_go.blobs > 0, "{would_go:?}");
+    assert!(remote.objects() == objects, "something was written or deleted");
+    assert_eq!(machine.stores.manifest.intent(&id).unwrap(), intent);
+}
+
 /// Looks at the scratch at every named point.
 #[derive(Debug)]
 struct Watch {

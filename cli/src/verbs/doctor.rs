@@ -10,6 +10,7 @@ use littoral_engine::open::{self, Place};
 use littoral_engine::settings::{Origin, Settings};
 use littoral_engine::{Components, EngineError, Log};
 use littoral_ports::{PageSource as _, RemoteError};
+use littoral_types::limits::{CHUNK_BYTES, TRANSFERS_IN_FLIGHT};
 use littoral_types::{JournalMode, Position};
 use serde_json::json;
 use std::ffi::OsString;
@@ -33,6 +34,8 @@ const SKEW_REFUSED_MS: u64 = 15 * 60_000;
 const SKEW_ODD_MS: u64 = 60_000;
 /// Less room than this is odd whatever the database.
 const FREE_LOW: u64 = 200_000_000;
+/// What a checkpoint may have staged at once, however large the database is.
+const STAGED_MAX: u64 = (TRANSFERS_IN_FLIGHT as u64 + 1) * CHUNK_BYTES;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -274,8 +277,7 @@ fn disk(folder: &Path, database: Option<u64>, checks: &mut Checks) {
                         way_out: Some("put the store on a local disk: store=DIR".to_owned()),
                     },
                 ),
-                // A first checkpoint stages up to the whole database, chunk by chunk.
-                None if disk.free < FREE_LOW || database.is_some_and(|size| disk.free < size) => checks.warn(
+                None if disk.free < FREE_LOW || database.is_some_and(|size| disk.free < size.min(STAGED_MAX)) => checks.warn(
                     "disk",
                     format!("{at}: only {free} free"),
                     "make room, or put the store elsewhere with store=DIR",

@@ -82,8 +82,9 @@ impl Needed {
 
 /// Prunes a volume. `None` when there is nothing that could go.
 pub async fn prune(writer: &mut Writer, options: &Options) -> Result<Option<Pruned>, EngineError> {
-    writer.settle().await?;
+    // A look finishes nothing that was interrupted, and publishes nothing that is due.
     if !options.dry_run {
+        writer.settle().await?;
         writer.index_if_due().await?;
     }
     let log = writer.log().clone();
