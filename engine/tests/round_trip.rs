@@ -291,6 +291,35 @@ async fn a_dry_prune_finishes_nothing_and_writes_nothing() {
     assert_eq!(machine.stores.manifest.intent(&id).unwrap(), intent);
 }
 
+/// A record that says more than it brings, or cuts off what it then counts again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verify_misses_pages_that_a_record_counts_and_no_version_holds() {
+    for (what, sizes, missing) in [
+        ("grown", vec![1100], "page 1051 of chunk 1"),
+        ("grown by chunks", vec![2500], "page 2049 of chunk 2"),
+        ("cut and counted again", vec![1030, 1050], "page 1031 of chunk 1"),
+        ("cut to nothing and counted again", vec![0, 1050], "page 1 of chunk 0"),
+    ] {
+        let remote = Arc::new(MemoryRemote::new("counted"));
+        let machine = Machine::new(&remote);
+        let mut pages = Pages::new(65536, 1050);
+        machine.checkpoint(&mut pages).await.unwrap().unwrap();
+        pages.write(3, 7);
+        machine.checkpoint(&mut pages).await.unwrap().unwrap();
+        let found = verify(&machine.log(), &machine.components).await.unwrap();
+        assert_eq!(found.problems, Vec::<String>::new());
+        let mut session = machine.open().await.unwrap();
+        let mut figures = session.writer.row().tail.figures;
+        let ops = sizes.iter().map(|pages| ManifestOp::Resize { page_count: PageCount(*pages) }).collect();
+        figures.page_count = PageCount(*sizes.last().unwrap());
+        let body = RecordBody::Coalesce(Coalesce { ops });
+        let draft = Draft { body, commits: 0, figures, added: FooterFigures::default(), identities: Vec::new() };
+        session.writer.publish(draft).await.unwrap();
+        let found = verify(&machine.log(), &machine.components).await.unwrap();
+        assert!(found.problems.iter().any(|problem| problem.contains(missing)), "{what}: {:?}", found.problems);
+    }
+}
+
 /// Looks at the scratch at every named point.
 #[derive(Debug)]
 struct Watch {

@@ -13,8 +13,8 @@ use littoral_format::keys::{self, Folder, ObjectKey};
 use littoral_plan::{Link, follows};
 use littoral_ports::Unit;
 use littoral_types::{
-    BlobKind, BlobRef, BodyPlace, ChunkRow, FrameTable, Geometry, Head, PageNo, PinPurpose, RecordBody, Seq, Snapshot,
-    VolumeMeta,
+    BlobKind, BlobRef, BodyPlace, ChunkId, ChunkRow, FrameTable, Geometry, Head, ManifestOp, PageNo, PinPurpose,
+    RecordBody, Seq, Snapshot, VolumeFigures, VolumeMeta,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -63,8 +63,8 @@ struct Chain {
     first: Seq,
     hashes: BTreeMap<Seq, littoral_types::RecordHash>,
     /// Operations by record, index records left out.
-    ops: BTreeMap<Seq, Vec<littoral_types::ManifestOp>>,
-    figures: BTreeMap<Seq, littoral_types::VolumeFigures>,
+    ops: BTreeMap<Seq, Vec<ManifestOp>>,
+    figures: BTreeMap<Seq, VolumeFigures>,
     /// Manifest snapshots that openers of some record start from.
     starts: BTreeSet<Seq>,
 }
@@ -73,7 +73,7 @@ struct Check<'a> {
     log: &'a Log,
     found: Verified,
     /// Blobs that something names, and the tables of those that hold pages.
-    named: BTreeMap<String, (BlobRef, Vec<(littoral_types::ChunkId, FrameTable)>)>,
+    named: BTreeMap<String, (BlobRef, Vec<(ChunkId, FrameTable)>)>,
     meta: Option<VolumeMeta>,
 }
 
@@ -233,19 +233,29 @@ impl Check<'_> {
             let Some(rows) = self.note(rows)? else { continue };
             self.found.rows += rows.len() as u64;
             rows.values().for_each(|row| self.name_row(row));
-            self.covered(&rows, snapshot.figures, &format!("{}", meta.path));
+            self.covered(&rows, snapshot.figures, None, meta.path.as_str());
             snapshots.insert(seq, (snapshot, rows));
         }
         // Replay: what the records say must be what the next snapshot says.
         let start = snapshots.range(chain.first..).next().map(|(seq, _)| *seq).filter(|_| chain.first > Seq(1));
         let mut rows = start.and_then(|seq| snapshots.get(&seq)).map(|(_, rows)| rows.clone()).unwrap_or_default();
         let from = start.unwrap_or(Seq::ZERO);
+        let mut before =
+            start.and_then(|seq| snapshots.get(&seq)).map(|(snapshot, _)| snapshot.figures).unwrap_or_default();
         for seq in chain.hashes.keys().copied().filter(|seq| *seq > from) {
             if let Some(ops) = chain.ops.get(&seq) {
                 apply(&mut rows, ops);
-                rows.values().for_each(|row| self.name_row(row));
                 let figures = chain.figures.get(&seq).copied().unwrap_or_default();
-                self.covered(&rows, figures, &keys::record(self.log.name(), seq).to_string());
+                // What a record did not touch was looked at before: the work follows what changed.
+                let touched = touched(ops, before, figures);
+                match &touched {
+                    Some(touched) => {
+                        touched.iter().filter_map(|chunk| rows.get(chunk)).for_each(|row| self.name_row(row))
+                    }
+                    None => rows.values().for_each(|row| self.name_row(row)),
+                }
+                self.covered(&rows, figures, touched.as_ref(), keys::record(self.log.name(), seq).as_str());
+                before = figures;
             }
             if let Some((_, said)) = snapshots.get(&seq)
                 && *said != rows
@@ -259,14 +269,15 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Every page of a state must be in some version.
-    fn covered(&mut self, rows: &Rows, figures: littoral_types::VolumeFigures, what: &str) {
+    /// Every page of a state must be in some version: of these chunks, or of all.
+    fn covered(&mut self, rows: &Rows, figures: VolumeFigures, chunks: Option<&BTreeSet<ChunkId>>, what: &str) {
         let Some(page_size) = figures.page_size else { return };
         let geometry = Geometry::new(page_size);
-        for chunk in 0..geometry.chunk_count(figures.page_count) {
-            let Some(span) = geometry.span(littoral_types::ChunkId(chunk), figures.page_count) else { continue };
+        let all = (0..geometry.chunk_count(figures.page_count)).map(ChunkId).filter(|_| chunks.is_none());
+        for chunk in chunks.into_iter().flatten().copied().chain(all) {
+            let Some(span) = geometry.span(chunk, figures.page_count) else { continue };
             let mut held: BTreeSet<PageNo> = BTreeSet::new();
-            if let Some(row) = rows.get(&littoral_types::ChunkId(chunk)) {
+            if let Some(row) = rows.get(&chunk) {
                 if let Some(base) = &row.base {
                     held.extend(base.table.pages().filter(|page| *page <= base.last_live));
                 }
@@ -320,7 +331,7 @@ impl Check<'_> {
         let rows = rows(self.log, &opened).await;
         if let Some(rows) = self.note(rows)? {
             rows.values().for_each(|row| self.name_row(row));
-            self.covered(&rows, opened.tail.figures, path);
+            self.covered(&rows, opened.tail.figures, None, path);
         }
         Ok(())
     }
@@ -405,11 +416,31 @@ impl Check<'_> {
     }
 }
 
+/// The chunks that operations may have changed; `None` for all.
+fn touched(ops: &[ManifestOp], before: VolumeFigures, after: VolumeFigures) -> Option<BTreeSet<ChunkId>> {
+    let geometry = Geometry::new(after.page_size.filter(|_| after.page_size == before.page_size)?);
+    let mut touched = BTreeSet::new();
+    let mut least = before.page_count.min(after.page_count);
+    for op in ops {
+        match op {
+            ManifestOp::Reshape { .. } => return None,
+            ManifestOp::Resize { page_count } => least = least.min(*page_count),
+            _ => touched.extend(op.chunk()),
+        }
+    }
+    if least < before.page_count.max(after.page_count) {
+        // From the chunk in which the cut, or the old end, lies.
+        let first = geometry.chunk_count(least).saturating_sub(1);
+        touched.extend((first..geometry.chunk_count(after.page_count)).map(ChunkId));
+    }
+    Some(touched)
+}
+
 /// The name, every frame, every identity, and that the tables which rows keep are the blob's own.
 fn check_blob(
     bytes: &[u8],
     blob: &BlobRef,
-    tables: &[(littoral_types::ChunkId, FrameTable)],
+    tables: &[(ChunkId, FrameTable)],
     key: &littoral_types::IdentityKey,
 ) -> Result<(u64, u64), String> {
     if format::hash::blob(bytes) != blob.name.hash {
