@@ -416,10 +416,14 @@ impl<R: RawRemote> Remote for Patient<R> {
                     listed.push(ObjectMeta { path, len: object.len, modified_ms: object.modified_ms });
                 }
             }
-            next = page.next;
-            if next.is_none() {
+            if page.next.is_none() {
                 break;
             }
+            if page.next == next {
+                let detail = "its listing goes round in circles".to_owned();
+                return Err(RemoteError::Unavailable { what: self.named(folder), tries: 1, detail });
+            }
+            next = page.next;
         }
         listed.truncate(max);
         Ok(listed)

@@ -131,6 +131,22 @@ async fn p05_what_did_nothing_leaves_exists_and_ok_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_goes_round_in_circles_ends() {
+    let page = || {
+        let document = "<?xml version=\"1.0\" encoding=\"UTF-8\"?><ListBucketResult><Name>bucket</Name><Prefix>prefix/v/</Prefix>\
+            <KeyCount>0</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>true</IsTruncated>\
+            <NextContinuationToken>again</NextContinuationToken></ListBucketResult>";
+        Answer::Say(200, vec![("Content-Type", "application/xml".into())], document.as_bytes().to_vec())
+    };
+    for (library, store, remote) in by_each(|| vec![page(); 50]) {
+        let done = remote.list("v", None, usize::MAX).await;
+        let Err(RemoteError::Unavailable { detail, .. }) = &done else { panic!("{library}: {done:?}") };
+        assert!(detail.contains("circles"), "{library}: {detail}");
+        assert_eq!(store.came().len(), 2, "{library}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_listening_is_unavailable_and_nothing_is_unknown_about_it() {
     // A port that was free a moment ago.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
