@@ -23,6 +23,12 @@ mod work;
 
 use std::ffi::{c_char, c_int, c_void};
 
+/// What went wrong on this thread since it was asked last, in a sentence that names cause and way out. For a door whose SQLite
+/// has just answered with a code alone: SQLite calls us on the thread that calls it.
+pub fn take_error() -> Option<String> {
+    last::take()
+}
+
 /// The entry point of the loadable extension, as SQLite calls it: registers the VFS `littoral`, and functions and tables on every
 /// connection from then on.
 ///

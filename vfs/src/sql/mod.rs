@@ -7,6 +7,7 @@ mod changes;
 mod checkpoint;
 mod checkpoints;
 mod chunks;
+mod last_error;
 mod snapshot;
 mod status;
 mod version;
@@ -112,8 +113,14 @@ pub(crate) struct Table {
 }
 
 /// Every pragma and function.
-pub(crate) const FUNCTIONS: &[Function] =
-    &[checkpoint::CHECKPOINT, snapshot::SNAPSHOT, status::STATUS, checkpoint::SYNC, version::VERSION];
+pub(crate) const FUNCTIONS: &[Function] = &[
+    checkpoint::CHECKPOINT,
+    last_error::LAST_ERROR,
+    snapshot::SNAPSHOT,
+    status::STATUS,
+    checkpoint::SYNC,
+    version::VERSION,
+];
 
 /// Every table.
 pub(crate) const TABLES: &[Table] = &[changes::TABLE, checkpoints::TABLE, chunks::TABLE, status::TABLE];
