@@ -59,7 +59,8 @@ async fn after_an_update(rig: &Rig, seed: u64, what: &str) -> Cost {
     let (pages, bytes) = compressed(&copy, &rig.machine.database(), 4096);
     println!("{what}: {pages} changed pages, {bytes} B compressed one by one; {cost}");
     assert_eq!(done.plan.changed_pages(), pages);
-    assert!(cost.puts <= 4, "{cost}");
+    // A record and a pack; opening for writing looks at the tail and at the name behind it.
+    assert!(cost.puts <= 4 && cost.gets <= 2, "{cost}");
     assert!(cost.up <= 2 * bytes, "{cost}, twice the changed pages is {}", 2 * bytes);
     cost
 }
@@ -99,8 +100,7 @@ async fn a_checkpoint_costs_what_changed_however_long_the_history() {
     let mut deepest = 0;
     for round in 1..=200 {
         if [1, 10, 200].contains(&round) {
-            let cost = after_an_update(&rig, round, &format!("checkpoint {round}")).await;
-            assert!(cost.gets <= 8, "{cost}");
+            after_an_update(&rig, round, &format!("checkpoint {round}")).await;
             let opening = rig.opening().await;
             println!("after {round} checkpoints, opening the history: {opening}");
             // A listing, the newest index, and the records since; one more index where those are few.

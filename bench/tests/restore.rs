@@ -153,7 +153,7 @@ async fn beside_a_raw_download(link: &str, remote: &Arc<dyn Remote>, original: &
         peak.saturating_sub(at_rest) >> 20,
         at_rest >> 20
     );
-    assert!(peak.saturating_sub(at_rest) < 256 << 20, "memory grows with the database");
+    assert!(peak.saturating_sub(at_rest) < 128 << 20, "memory grows with the database");
     ratio
 }
 
