@@ -9,7 +9,7 @@ use crate::log::Log;
 use crate::log::pins::Wish;
 use crate::open::{self, Place, Totals};
 use crate::settings::Settings;
-use crate::volume::{Session, open_for_writing};
+use crate::volume::{Session, open_for_writing, release};
 use littoral_ports::LiveSource;
 use littoral_types::{ChunkId, PinPurpose, Position, RecordSummary, SnapshotName};
 
@@ -76,6 +76,42 @@ fn kept<T>(later: &mut Vec<String>, what: &str, done: Result<T, EngineError>) ->
             Ok(None)
         }
     }
+}
+
+/// Makes the volume that a database was opened from ours to write: after its writer released it, or where the user names the term that
+/// ends. Refused where somebody has committed since the state that the database was made from: it would go back behind that.
+pub async fn claim(
+    place: &Place,
+    settings: &Settings,
+    components: &Components,
+    made_from: Position,
+) -> Result<(), EngineError> {
+    let (stores, _) = open::stores(place, settings, components)?;
+    let log = Log::new(stores.remote.clone(), place.volume.value.clone());
+    let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
+    let moved_on = |lsn| {
+        EngineError::Interrupted(format!(
+            "{}: somebody has committed since this database was opened from it ({made_from} then, LSN {lsn} now). Nothing was written.              Close all connections and open it again",
+            log.url()
+        ))
+    };
+    if opened.tail.lsn != made_from.lsn {
+        return Err(moved_on(opened.tail.lsn));
+    }
+    let mut target = place.target(settings)?;
+    if opened.tail.owner.is_none() {
+        // Released: its next writer needs nobody's word.
+        target.takeover = Some(opened.tail.epoch);
+    }
+    let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
+    let (id, lsn) = (session.writer.row().meta.id, session.writer.row().tail.lsn);
+    if lsn == made_from.lsn {
+        return Ok(());
+    }
+    // It came in between: nothing is to be published on top of it from here.
+    release(&mut session.writer).await?;
+    stores.store.unbind(id)?;
+    Err(moved_on(lsn))
 }
 
 /// How often a snapshot is pinned anew because a prune came between.

@@ -17,17 +17,23 @@ pub(crate) fn of(error: &EngineError) -> c_int {
         EngineError::Manifest(ManifestError::Full(_)) | EngineError::Quota(_) => code::FULL,
         EngineError::Manifest(ManifestError::Misuse(_) | ManifestError::Failed(_)) => code::IOERR,
         EngineError::Local(error) => of_local(error),
-        EngineError::Source(SourceError::NotADatabase(_)) => code::NOTADB,
-        EngineError::Source(SourceError::Corrupt(_)) => code::CORRUPT,
-        EngineError::Source(SourceError::Busy(_)) => code::BUSY,
-        EngineError::Source(SourceError::Failed(_)) | EngineError::Interrupted(_) | EngineError::Crash(_) => {
-            code::IOERR
-        }
+        EngineError::Source(error) => of_source(error),
+        EngineError::Interrupted(_) | EngineError::Crash(_) => code::IOERR,
         EngineError::Damaged { .. } | EngineError::Chain { .. } | EngineError::Inconsistent { .. } => code::IOERR,
         EngineError::Superseded { .. } | EngineError::Diverged { .. } | EngineError::RemoteBehind { .. } => {
             code::READONLY
         }
         EngineError::NoVolume(_) | EngineError::NotAVolume { .. } => code::CANTOPEN,
+    }
+}
+
+/// The code of what keeps a database from being read.
+pub(crate) fn of_source(error: &SourceError) -> c_int {
+    match error {
+        SourceError::NotADatabase(_) => code::NOTADB,
+        SourceError::Corrupt(_) => code::CORRUPT,
+        SourceError::Busy(_) => code::BUSY,
+        SourceError::Failed(_) => code::IOERR,
     }
 }
 

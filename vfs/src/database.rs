@@ -6,8 +6,11 @@
 //! 3. Nothing here waits for the network, and nothing a store cannot do keeps SQLite from opening its file: then nothing is
 //!    known of it, and its next checkpoint compares all pages.
 
+use crate::raw::file::Bytes;
 use crate::raw::library::Library;
 use crate::said::Said;
+use crate::sparse::Sparse;
+use littoral_engine::lazy::Lazy;
 use littoral_engine::open::store_root;
 use littoral_engine::tracker::{Trace, Tracker};
 use std::collections::HashMap;
@@ -30,6 +33,15 @@ pub(crate) struct Database {
     file: OnceLock<Option<Trace>>,
     /// Attached to when the first connection that may write has the file open.
     tracker: OnceLock<Option<Tracker>>,
+    /// Where not all of it is here.
+    sparse: Mutex<Sparseness>,
+}
+
+#[derive(Debug)]
+enum Sparseness {
+    /// Nobody has looked yet; a reader of the volume, where its file was just made.
+    Unknown(Option<Lazy>),
+    Known(Option<Arc<Sparse>>),
 }
 
 impl Database {
@@ -58,10 +70,53 @@ impl Database {
             library,
             file: OnceLock::new(),
             tracker: OnceLock::new(),
+            sparse: Mutex::new(Sparseness::Unknown(None)),
         });
         open.retain(|_, known| known.strong_count() > 0);
         open.insert(path.to_owned(), Arc::downgrade(&new));
         Ok(new)
+    }
+
+    /// Before its file is opened: where there is none, and the volume has one, a sparse one is made.
+    pub(crate) fn prepare(&self, said: &Said) -> Result<(), String> {
+        let mut sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*sparse, Sparseness::Known(_)) {
+            return Ok(());
+        }
+        crate::sparse::forget_stale(&self.path, &self.store, said)?;
+        // What SQLite makes by opening what is not there holds nothing.
+        if std::fs::metadata(&self.path).map_or(true, |found| found.is_file() && found.len() == 0) {
+            let made = crate::sparse::make(&self.path, &self.store, said);
+            let lazy = made.map_err(|error| format!("{}: {error}", self.path.display()))?;
+            *sparse = Sparseness::Unknown(lazy);
+        }
+        Ok(())
+    }
+
+    /// After its file was opened: is it sparse?
+    pub(crate) fn settle(&self, said: &Said, file: &mut Bytes) -> Result<Option<Arc<Sparse>>, String> {
+        let mut sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
+        let lazy = match &mut *sparse {
+            Sparseness::Known(known) => return Ok(known.clone()),
+            Sparseness::Unknown(lazy) => lazy.take(),
+        };
+        let mut begins = [0; 16];
+        let begins = file.read(0, &mut begins).is_ok().then_some(begins);
+        let mut found = Sparse::find(&self.path, &self.store, said, begins, lazy)?;
+        if let Some(ripe) = found.take_if(|found| found.is_ripe()) {
+            ripe.ripen(file).map_err(|error| error.to_string())?;
+        }
+        let found = found.map(Arc::new);
+        *sparse = Sparseness::Known(found.clone());
+        Ok(found)
+    }
+
+    /// Where not all of it is here.
+    pub(crate) fn sparse(&self) -> Option<Arc<Sparse>> {
+        match &*self.sparse.lock().unwrap_or_else(PoisonError::into_inner) {
+            Sparseness::Known(known) => known.clone(),
+            Sparseness::Unknown(_) => None,
+        }
     }
 
     /// The database at a path, where it is open here.

@@ -18,6 +18,7 @@ mod pragma;
 mod raw;
 mod said;
 mod source;
+mod sparse;
 mod sql;
 mod work;
 

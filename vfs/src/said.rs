@@ -1,28 +1,37 @@
 //! What was said of a database when it was opened, and whether it is ours at all (rule S19).
 //!
 //! A database is ours when somebody says so: a VFS named by the caller, `vfs=littoral` or a setting in its URI, a variable, a
-//! settings file beside it. Being the default VFS alone makes no database ours.
+//! settings file beside it. Being the default VFS alone makes no database ours. An unknown parameter is refused in a URI that speaks
+//! to us, and everywhere when it is nearly one of ours.
 
 use littoral_engine::open::Place;
-use littoral_engine::settings::{Key, Settings, nearest};
+use littoral_engine::settings::{Key, Origin, Setting, Settings, nearest};
 use littoral_types::limits;
 use std::ffi::OsString;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The parameter that a reader of our own names itself with.
 pub(crate) const READER: &str = "littoral_reader";
 
 /// SQLite's own parameters.
-const SQLITES: &[&str] = &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "delete", "memory"];
+const SQLITES: &[&str] =
+    &["vfs", "mode", "cache", "psow", "nolock", "immutable", "modeof", "readonly_shm", "8_3_names"];
 
 /// What a URI said, and what that makes of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
     /// Together with variables and the settings file, as it was at the opening.
-    pub(crate) settings: Settings,
+    pub(crate) settings: Arc<Settings>,
 }
 
 impl Said {
+    /// Whether somebody named the volume that is meant, or the remote for this very database.
+    pub(crate) fn names_volume(&self) -> bool {
+        let by_uri = |remote: &Setting<String>| matches!(remote.origin, Origin::Uri(_));
+        self.settings.volume.is_some() || self.settings.remote.as_ref().is_some_and(by_uri)
+    }
+
     /// Where its volume is, as of now.
     pub(crate) fn place(&self, database: &Path) -> Result<Place, littoral_engine::EngineError> {
         Place::of_database(database, &self.settings)
@@ -50,13 +59,15 @@ pub(crate) fn read(path: &Path, parameters: &[(String, String)], is_default: boo
         }
     }
     for (name, _) in parameters {
-        let known = Key::ALL.iter().any(|key| key.name() == name);
-        if !known && !SQLITES.contains(&name.as_str()) {
+        let known = Key::ALL.iter().any(|key| key.name() == name) || SQLITES.contains(&name.as_str());
+        // A URI that was not written for us may say anything, except what was probably meant for us.
+        let meant = named || nearest(name, Key::ALL.iter().map(|key| key.name())).is_some();
+        if !known && meant {
             return Err(unknown(name));
         }
     }
     let settings = settings.map_err(|error| error.to_string())?;
-    Ok(Some(Said { settings }))
+    Ok(Some(Said { settings: Arc::new(settings) }))
 }
 
 fn gather(keys: &[(Key, OsString)], path: &Path) -> Result<Settings, littoral_engine::EngineError> {

@@ -11,6 +11,7 @@
 
 use crate::database::Database;
 use crate::raw::connection::{Connection, Failure};
+use crate::raw::file::Bytes;
 use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
@@ -95,6 +96,11 @@ impl Live {
         live.page_size = live.enter()?;
         live.leave()?;
         Ok(live)
+    }
+
+    /// The bytes of the file, for who fetches what is not in it.
+    pub(crate) fn with_file<T>(&self, work: impl FnOnce(&mut Bytes) -> T) -> T {
+        work(&mut self.connection.bytes())
     }
 
     fn told(&self, failure: &Failure) -> SourceError {
@@ -239,7 +245,16 @@ impl LiveSource for Live {
                 }
                 changed
             }
-            _ => Changed::Unknown,
+            _ => match self.database.sparse() {
+                None => Changed::Unknown,
+                // What was never written here is what the volume has.
+                Some(sparse) => {
+                    let unknown = Marks { basis: None, cut: None, units: Vec::new(), commits: 0, commits_before: 0 };
+                    let mut pages = self.named(marks.as_ref().unwrap_or(&unknown), WalPlace::default(), u64::MAX)?;
+                    pages.extend(sparse.written());
+                    Changed::Pages(pages.into_iter().collect())
+                }
+            },
         };
         self.take(&taken)?;
         // Without anybody who keeps track of what changes, standing still is the only way to be of one commit.

@@ -9,6 +9,7 @@ use littoral_engine::runtime::{self, BridgeError};
 use littoral_engine::{Components, EngineError, live};
 use littoral_ports::SourceError;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,10 +38,14 @@ pub(crate) struct Ground {
 }
 
 /// Finds out where a database's volume is.
-pub(crate) fn ground(database: &Database, said: &Said) -> Result<Ground, EngineError> {
-    let place = said.place(database.path())?;
+pub(crate) fn ground(database: &Path, said: &Said) -> Result<Ground, EngineError> {
+    Ok(ground_of(said.place(database)?, said))
+}
+
+/// Where it is known already.
+pub(crate) fn ground_of(place: Place, said: &Said) -> Ground {
     let components = Components::of_this_machine(open::quota(&said.settings));
-    Ok(Ground { place, said: said.clone(), components })
+    Ground { place, said: said.clone(), components }
 }
 
 /// Runs something of the engine's, with a deadline.
@@ -52,6 +57,15 @@ where
     Ok(runtime::cross(deadline, work)??)
 }
 
+/// The same for what may fail for several callers at once.
+pub(crate) fn run_shared<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, WorkError>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    Ok(runtime::cross(deadline, work)?)
+}
+
 /// Makes a checkpoint of an open database.
 pub(crate) fn checkpoint(
     library: &'static Library,
@@ -60,7 +74,7 @@ pub(crate) fn checkpoint(
     deadline: Duration,
 ) -> Result<live::Done, WorkError> {
     let mut source = Live::open(library, database.clone())?;
-    let Ground { place, said, components } = ground(database, said)?;
+    let Ground { place, said, components } = ground(database.path(), said)?;
     let done = run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source).await);
     if let Some(tracker) = database.tracker() {
         match &done {

@@ -341,7 +341,7 @@ fn refuse_what_stands(dest: &Path, force: bool) -> Result<(), LocalError> {
 }
 
 /// Moves leftovers of an older database where SQLite does not find them, and where a person does.
-fn quarantine(dest: &Path) -> Result<Vec<PathBuf>, LocalError> {
+pub(crate) fn quarantine(dest: &Path) -> Result<Vec<PathBuf>, LocalError> {
     const TRIES: u32 = 10_000;
     let mut moved = Vec::new();
     for leftover in LEFTOVERS.map(|suffix| suffixed(dest, suffix)) {

@@ -15,6 +15,11 @@ pub(crate) mod code {
     pub(crate) const NOMEM: c_int = 7;
     pub(crate) const READONLY: c_int = 8;
     pub(crate) const IOERR: c_int = 10;
+    pub(crate) const IOERR_READ: c_int = IOERR | 1 << 8;
+    pub(crate) const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;
+    pub(crate) const IOERR_WRITE: c_int = IOERR | 3 << 8;
+    pub(crate) const IOERR_FSYNC: c_int = IOERR | 4 << 8;
+    pub(crate) const IOERR_TRUNCATE: c_int = IOERR | 6 << 8;
     pub(crate) const CORRUPT: c_int = 11;
     pub(crate) const NOTFOUND: c_int = 12;
     pub(crate) const FULL: c_int = 13;
@@ -28,7 +33,9 @@ pub(crate) mod code {
     pub(crate) const OPEN_READWRITE: c_int = 0x2;
     pub(crate) const OPEN_URI: c_int = 0x40;
     pub(crate) const OPEN_MAIN_DB: c_int = 0x100;
+    pub(crate) const OPEN_MAIN_JOURNAL: c_int = 0x800;
     pub(crate) const OPEN_WAL: c_int = 0x80000;
+    pub(crate) const SYNC_FULL: c_int = 3;
     pub(crate) const OPEN_FULLMUTEX: c_int = 0x10000;
 
     pub(crate) const LOCK_NONE: c_int = 0;

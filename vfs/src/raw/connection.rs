@@ -11,7 +11,7 @@ use std::path::Path;
 use std::ptr;
 
 /// Reading beyond the file's end: the rest is zeros.
-const SHORT_READ: c_int = code::IOERR | 2 << 8;
+const SHORT_READ: c_int = code::IOERR_SHORT_READ;
 
 /// What SQLite says when it does not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -146,9 +146,15 @@ impl Connection {
         self.reader().and_then(|_| unsafe { walindex::pages(self.main, from, to) })
     }
 
-    /// Reads from the database file itself.
+    /// Reads from the database file itself; what is not here is fetched.
     pub(crate) fn read_main(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
-        read(self.main, offset, into)
+        read(self.shim, offset, into)
+    }
+
+    /// The bytes of the inner database file, past all that is fetched.
+    pub(crate) fn bytes(&self) -> file::Bytes {
+        // SAFETY: R2, R8: this connection's own open file; what borrows it does not outlive the call it is made for.
+        unsafe { file::Bytes::of(self.main) }
     }
 
     /// Reads from the WAL itself.

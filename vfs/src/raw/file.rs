@@ -7,8 +7,9 @@ use super::walindex::{self, Header};
 use crate::database::Database;
 use crate::pragma;
 use crate::said::{self, Said};
-use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use crate::sparse::{self, Sparse, SparseError};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
@@ -31,9 +32,88 @@ enum Role {
     /// A database that is tracked.
     Main(Main),
     /// Its WAL.
-    Wal { database: Arc<Database>, page: u32 },
+    Wal { database: Arc<Database>, page: u32, sparse: Option<Hidden> },
+    /// The journal of a sparse one.
+    Journal { _hidden: Hidden },
     /// A database that a reader of ours looks at.
-    Reader(Shm),
+    Reader(Shm, Option<Arc<Sparse>>),
+}
+
+/// A file of a sparse database, under a name where no other SQLite looks for it. SQLite's VFS keeps the name as long as the file is open.
+struct Hidden {
+    sparse: Arc<Sparse>,
+    name: CString,
+}
+
+/// The bytes of an open file of the inner VFS's.
+pub(crate) struct Bytes {
+    inner: *mut File,
+}
+
+macro_rules! bytes {
+    ($self:expr, $method:ident $(, $argument:expr)*) => {{
+        // SAFETY: R2: made of an open inner file, for the call that SQLite makes on it.
+        unsafe {
+            match (*(*$self.inner).methods).$method {
+                Some(method) => method($self.inner $(, $argument)*),
+                None => code::IOERR,
+            }
+        }
+    }};
+}
+
+impl Bytes {
+    /// # Safety
+    /// An open file of the inner VFS's, for as long as this lives.
+    pub(crate) const unsafe fn of(inner: *mut File) -> Self {
+        Self { inner }
+    }
+
+    /// Reads. What lies behind the end reads as zeros.
+    pub(crate) fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), c_int> {
+        let (len, offset) = sized(into.len(), offset)?;
+        match bytes!(self, read, into.as_mut_ptr().cast::<c_void>(), len, offset) {
+            code::OK | code::IOERR_SHORT_READ => Ok(()),
+            failed => Err(failed),
+        }
+    }
+
+    /// Writes.
+    pub(crate) fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), c_int> {
+        let (len, offset) = sized(from.len(), offset)?;
+        done(bytes!(self, write, from.as_ptr().cast::<c_void>(), len, offset))
+    }
+
+    /// Cuts.
+    pub(crate) fn truncate(&mut self, size: u64) -> Result<(), c_int> {
+        let (_, size) = sized(0, size)?;
+        done(bytes!(self, truncate, size))
+    }
+
+    /// Makes durable.
+    pub(crate) fn sync(&mut self) -> Result<(), c_int> {
+        done(bytes!(self, sync, code::SYNC_FULL))
+    }
+}
+
+fn done(answer: c_int) -> Result<(), c_int> {
+    if answer == code::OK { Ok(()) } else { Err(answer) }
+}
+
+fn sized(len: usize, offset: u64) -> Result<(c_int, Int64), c_int> {
+    Ok((c_int::try_from(len).map_err(|_| code::MISUSE)?, i64::try_from(offset).map_err(|_| code::MISUSE)?))
+}
+
+/// SQLite's answer to what a sparse database could not do; the reason is kept for those who ask.
+fn answer_of(done: Result<(), SparseError>, failed: c_int) -> c_int {
+    match done {
+        Ok(()) => code::OK,
+        Err(SparseError::Inner(code)) => code,
+        Err(error) => {
+            crate::last::error(&error.to_string());
+            failed
+        }
+    }
 }
 
 /// What a connection of ours knows of the WAL's index.
@@ -46,6 +126,7 @@ pub(crate) struct Shm {
 
 struct Main {
     database: Arc<Database>,
+    sparse: Option<Arc<Sparse>>,
     said: Said,
     shm: Shm,
     lock: c_int,
@@ -104,7 +185,16 @@ pub(crate) unsafe fn open(
         unsafe { who(library, name, flags) }
     } else if flags & code::OPEN_WAL != 0 {
         // SAFETY: R1.
-        Ok(unsafe { wal_of(name) }.map(|database| Role::Wal { database, page: 0 }))
+        Ok(unsafe { of_suffix(name, b"-wal") }.map(|database| Role::Wal {
+            sparse: database.sparse().map(|sparse| hidden(sparse, database.path(), "-wal")),
+            database,
+            page: 0,
+        }))
+    } else if flags & code::OPEN_MAIN_JOURNAL != 0 {
+        // SAFETY: R1.
+        let database = unsafe { of_suffix(name, b"-journal") };
+        let sparse = database.and_then(|database| Some((database.sparse()?, database)));
+        Ok(sparse.map(|(sparse, database)| Role::Journal { _hidden: hidden(sparse, database.path(), "-journal") }))
     } else {
         Ok(None)
     };
@@ -126,6 +216,10 @@ pub(crate) unsafe fn open(
     };
     let shim = file.cast::<Shim>();
     let mut flags_out = 0;
+    let name = match &role {
+        Role::Wal { sparse: Some(hidden), .. } | Role::Journal { _hidden: hidden } => hidden.name.as_ptr(),
+        Role::Main(_) | Role::Wal { .. } | Role::Reader(..) => name,
+    };
     // SAFETY: R2: the inner file's memory begins where ours ends.
     unsafe {
         let inner = shim.add(1).cast::<File>();
@@ -146,13 +240,46 @@ pub(crate) unsafe fn open(
         }
         let state = Box::into_raw(Box::new(State { library, role }));
         ptr::write(shim, Shim { base: File { methods: methods(&*(*inner).methods) }, inner, state });
-        if let State { role: Role::Main(main), .. } = &mut *state
-            && flags_out & code::OPEN_READONLY == 0
-        {
-            main.database.arrive();
+        if let State { role: Role::Main(main), .. } = &mut *state {
+            match main.database.settle(&main.said, &mut Bytes { inner }) {
+                Ok(sparse) => main.sparse = sparse,
+                Err(why) => {
+                    close(file);
+                    library.api.say(code::CANTOPEN, &why);
+                    crate::last::error(&why);
+                    return code::CANTOPEN;
+                }
+            }
+            if flags_out & code::OPEN_READONLY == 0 {
+                main.database.arrive();
+            }
         }
     }
     code::OK
+}
+
+fn hidden(sparse: Arc<Sparse>, database: &Path, suffix: &str) -> Hidden {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    let name = sparse::name_of(Path::new(&name)).into_os_string().into_vec();
+    // It was a C string before.
+    Hidden { sparse, name: CString::new(name).unwrap_or_default() }
+}
+
+/// The name under which a WAL or a journal lies, where that is another than SQLite believes.
+///
+/// # Safety
+/// A string of SQLite's.
+pub(crate) unsafe fn renamed(name: *const c_char) -> Option<CString> {
+    for (suffix, bytes) in [("-wal", &b"-wal"[..]), ("-journal", b"-journal")] {
+        // SAFETY: the caller's promise.
+        if let Some(database) = unsafe { of_suffix(name, bytes) }
+            && let Some(sparse) = database.sparse()
+        {
+            return Some(hidden(sparse, database.path(), suffix).name);
+        }
+    }
+    None
 }
 
 /// Whether a main database is ours, and what was said of it.
@@ -165,13 +292,16 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
     // SAFETY: R1.
     let parameters = unsafe { library.api.parameters(name) };
     if parameters.iter().any(|(key, _)| key == said::READER) {
-        return Ok(Some(Role::Reader(Shm { index: ptr::null(), readers: 0 })));
+        let sparse = Database::find(&path).and_then(|database| database.sparse());
+        return Ok(Some(Role::Reader(Shm { index: ptr::null(), readers: 0 }, sparse)));
     }
     let Some(said) = said::read(&path, &parameters, library.is_default())? else { return Ok(None) };
     let read_only = flags & code::OPEN_READWRITE == 0;
     let database = Database::open(&path, library.id(), &said, read_only)?;
+    database.prepare(&said)?;
     let shm = Shm { index: ptr::null(), readers: 0 };
-    Ok(Some(Role::Main(Main { database, said, shm, lock: code::LOCK_NONE, wrote: false, before: None })))
+    let lock = code::LOCK_NONE;
+    Ok(Some(Role::Main(Main { database, sparse: None, said, shm, lock, wrote: false, before: None })))
 }
 
 /// # Safety
@@ -181,14 +311,14 @@ unsafe fn path(name: *const c_char) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(unsafe { CStr::from_ptr(name) }.to_bytes()))
 }
 
-/// The database whose WAL this is, where it is one that is tracked.
+/// The database that a file beside it belongs to, where it is one that is tracked.
 ///
 /// # Safety
 /// A string of SQLite's.
-unsafe fn wal_of(name: *const c_char) -> Option<Arc<Database>> {
+unsafe fn of_suffix(name: *const c_char, suffix: &[u8]) -> Option<Arc<Database>> {
     // SAFETY: R1.
     let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
-    Database::find(Path::new(OsStr::from_bytes(bytes.strip_suffix(b"-wal")?)))
+    Database::find(Path::new(OsStr::from_bytes(bytes.strip_suffix(suffix)?)))
 }
 
 /// What a connection's file is to us.
@@ -211,7 +341,7 @@ pub(crate) unsafe fn known(file: *mut File) -> Known {
     // SAFETY: R2.
     match &unsafe { state(file) }.role {
         Role::Main(main) => Known::Ours(main.database.clone(), main.said.clone()),
-        Role::Wal { .. } | Role::Reader(_) => Known::Foreign,
+        Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => Known::Foreign,
     }
 }
 
@@ -222,9 +352,12 @@ pub(crate) unsafe fn known(file: *mut File) -> Known {
 pub(crate) unsafe fn reader(file: *mut File) -> Option<(*mut File, Shm)> {
     // SAFETY: the caller's promise, then R2.
     unsafe {
-        match (is_shim(file), &state(file).role) {
-            (true, Role::Reader(shm)) => Some((shim(file).inner, *shm)),
-            _ => None,
+        if !is_shim(file) {
+            return None;
+        }
+        match &state(file).role {
+            Role::Reader(shm, _) => Some((shim(file).inner, *shm)),
+            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } => None,
         }
     }
 }
@@ -280,10 +413,25 @@ impl Shm {
 }
 
 impl Main {
+    /// Whether a writer may begin here.
+    fn may_write(&self) -> bool {
+        if self.database.is_fenced(&self.said) {
+            return false;
+        }
+        match self.sparse.as_ref().map(|sparse| sparse.may_write()) {
+            None | Some(Ok(())) => true,
+            Some(Err(error)) => {
+                crate::last::error(&error.to_string());
+                false
+            }
+        }
+    }
+
     /// The write lock of a WAL is about to be let go: what is committed by now is committed (rule S1).
     fn written(&mut self) {
         let after = self.shm.header();
-        if after.is_some() && self.before.take() != after {
+        // Who found no index has made one, which is no commit.
+        if self.before.take().is_some_and(|before| Some(before) != after) && after.is_some() {
             self.database.committed();
         }
     }
@@ -309,7 +457,39 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
 // SAFETY for all that follow: R1 and R2, in calls that SQLite makes on an open file.
 
 unsafe extern "C" fn read(file: *mut File, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
-    unsafe { inner!(file, read, code::IOERR, into, len, offset) }
+    unsafe {
+        match &state(file).role {
+            Role::Main(Main { sparse: Some(sparse), .. }) | Role::Reader(_, Some(sparse)) => {
+                read_sparse(file, sparse, into, len, offset)
+            }
+            _ => inner!(file, read, code::IOERR, into, len, offset),
+        }
+    }
+}
+
+#[cold]
+unsafe fn read_sparse(file: *mut File, sparse: &Sparse, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
+    guard(code::IOERR_READ, || unsafe {
+        let mut size = 0;
+        let answer = inner!(file, file_size, code::IOERR, &mut size);
+        if answer != code::OK {
+            return answer;
+        }
+        let inner = shim(file).inner;
+        let buffer = std::slice::from_raw_parts_mut(into.cast::<u8>(), usize::try_from(len).unwrap_or(0));
+        // As SQLite wants it: what lies behind the end is zeros, and said to be short.
+        let there = usize::try_from(size.saturating_sub(offset).clamp(0, Int64::from(len))).unwrap_or(0);
+        let (here, behind) = buffer.split_at_mut(there);
+        behind.fill(0);
+        if !here.is_empty() {
+            let read = sparse.read(&mut Bytes { inner }, offset.cast_unsigned(), here);
+            let answer = answer_of(read, code::IOERR_READ);
+            if answer != code::OK {
+                return answer;
+            }
+        }
+        if behind.is_empty() { code::OK } else { code::IOERR_SHORT_READ }
+    })
 }
 
 unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, offset: Int64) -> c_int {
@@ -318,9 +498,23 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
             Role::Main(main) => {
                 main.database.mark(offset.cast_unsigned(), u64::from(len.unsigned_abs()));
                 main.wrote = true;
+                if let Some(sparse) = &main.sparse {
+                    let inner = shim(file).inner;
+                    let bytes = std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(len).unwrap_or(0));
+                    let written = sparse.write(&mut Bytes { inner }, offset.cast_unsigned(), bytes);
+                    return answer_of(written, code::IOERR_WRITE);
+                }
             }
-            Role::Wal { database, page } => frame(database, page, from, len, offset),
-            Role::Reader(_) => {}
+            Role::Wal { database, page, sparse } => {
+                if let Some(hidden) = sparse
+                    && let Err(error) = hidden.sparse.may_write()
+                {
+                    crate::last::error(&error.to_string());
+                    return code::READONLY;
+                }
+                frame(database, page, from, len, offset);
+            }
+            Role::Journal { .. } | Role::Reader(..) => {}
         }
         inner!(file, write, code::IOERR, from, len, offset)
     })
@@ -343,13 +537,26 @@ unsafe extern "C" fn truncate(file: *mut File, size: Int64) -> c_int {
         if let Role::Main(main) = &mut state(file).role {
             main.database.mark_cut(size.cast_unsigned());
             main.wrote = true;
+            if let Some(sparse) = &main.sparse {
+                let inner = shim(file).inner;
+                return answer_of(sparse.truncate(&mut Bytes { inner }, size.cast_unsigned()), code::IOERR_TRUNCATE);
+            }
         }
         inner!(file, truncate, code::IOERR, size)
     })
 }
 
 unsafe extern "C" fn sync(file: *mut File, flags: c_int) -> c_int {
-    unsafe { inner!(file, sync, code::IOERR, flags) }
+    guard(code::IOERR, || unsafe {
+        let answer = inner!(file, sync, code::IOERR, flags);
+        // After the bytes themselves: what is known to be here is here.
+        match &state(file).role {
+            Role::Main(Main { sparse: Some(sparse), .. }) if answer == code::OK => {
+                answer_of(sparse.sync(), code::IOERR_FSYNC)
+            }
+            _ => answer,
+        }
+    })
 }
 
 unsafe extern "C" fn file_size(file: *mut File, size: *mut Int64) -> c_int {
@@ -359,7 +566,8 @@ unsafe extern "C" fn file_size(file: *mut File, size: *mut Int64) -> c_int {
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         if let Role::Main(main) = &mut state(file).role {
-            if level >= code::LOCK_RESERVED && main.lock < code::LOCK_RESERVED && main.database.is_fenced(&main.said) {
+            // A writer begins; who rolls back or cleans up goes past this level.
+            if level == code::LOCK_RESERVED && !main.may_write() {
                 return code::READONLY;
             }
             let answer = inner!(file, lock, code::OK, level);
@@ -461,8 +669,8 @@ unsafe extern "C" fn shm_map(
         let answer = inner!(file, shm_map, code::IOERR, region, len, extend, place);
         if answer == code::OK {
             match &mut state(file).role {
-                Role::Main(Main { shm, .. }) | Role::Reader(shm) => shm.mapped(region, place),
-                Role::Wal { .. } => {}
+                Role::Main(Main { shm, .. }) | Role::Reader(shm, _) => shm.mapped(region, place),
+                Role::Wal { .. } | Role::Journal { .. } => {}
             }
         }
         answer
@@ -478,7 +686,7 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                     return inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 }
                 // Who makes an index anew takes this lock too, and only reads: a fence must not keep readers away.
-                if main.database.is_fenced(&main.said) && main.shm.header().is_some() {
+                if main.shm.header().is_some() && !main.may_write() {
                     return code::READONLY;
                 }
                 let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
@@ -487,16 +695,18 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                 }
                 answer
             }
-            Role::Reader(_) => {
+            Role::Reader(..) => {
                 let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 if answer == code::OK
-                    && let Role::Reader(shm) = &mut state(file).role
+                    && let Role::Reader(shm, _) = &mut state(file).role
                 {
                     shm.locked(offset, count, flags);
                 }
                 answer
             }
-            Role::Main(_) | Role::Wal { .. } => inner!(file, shm_lock, code::IOERR, offset, count, flags),
+            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } => {
+                inner!(file, shm_lock, code::IOERR, offset, count, flags)
+            }
         }
     })
 }
@@ -508,15 +718,24 @@ unsafe extern "C" fn shm_barrier(file: *mut File) {
 unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         match &mut state(file).role {
-            Role::Main(Main { shm, .. }) | Role::Reader(shm) => shm.index = ptr::null(),
-            Role::Wal { .. } => {}
+            Role::Main(Main { shm, .. }) | Role::Reader(shm, _) => shm.index = ptr::null(),
+            Role::Wal { .. } | Role::Journal { .. } => {}
         }
         inner!(file, shm_unmap, code::OK, delete)
     })
 }
 
 unsafe extern "C" fn fetch(file: *mut File, offset: Int64, len: c_int, place: *mut *mut c_void) -> c_int {
-    unsafe { inner!(file, fetch, code::IOERR, offset, len, place) }
+    unsafe {
+        match &state(file).role {
+            // Nothing is mapped where pages may be missing (rule S12).
+            Role::Main(Main { sparse: Some(_), .. }) | Role::Reader(_, Some(_)) => {
+                *place = ptr::null_mut();
+                code::OK
+            }
+            _ => inner!(file, fetch, code::IOERR, offset, len, place),
+        }
+    }
 }
 
 unsafe extern "C" fn unfetch(file: *mut File, offset: Int64, page: *mut c_void) -> c_int {

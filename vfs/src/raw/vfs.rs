@@ -29,11 +29,17 @@ unsafe extern "C" fn open(vfs: *mut Vfs, name: *const c_char, into: *mut File, f
 }
 
 unsafe extern "C" fn delete(vfs: *mut Vfs, name: *const c_char, sync: c_int) -> c_int {
-    unsafe { inner!(vfs, delete, code::IOERR, name, sync) }
+    guard(code::IOERR, || unsafe {
+        let renamed = file::renamed(name);
+        inner!(vfs, delete, code::IOERR, renamed.as_ref().map_or(name, |renamed| renamed.as_ptr()), sync)
+    })
 }
 
 unsafe extern "C" fn access(vfs: *mut Vfs, name: *const c_char, flags: c_int, answer: *mut c_int) -> c_int {
-    unsafe { inner!(vfs, access, code::IOERR, name, flags, answer) }
+    guard(code::IOERR, || unsafe {
+        let renamed = file::renamed(name);
+        inner!(vfs, access, code::IOERR, renamed.as_ref().map_or(name, |renamed| renamed.as_ptr()), flags, answer)
+    })
 }
 
 unsafe extern "C" fn full_pathname(vfs: *mut Vfs, name: *const c_char, len: c_int, into: *mut c_char) -> c_int {

@@ -25,7 +25,7 @@ pub(super) const TABLE: Table = Table {
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
     let Target { database, said, .. } = ours(target)?;
-    let Ground { place, said, components } = work::ground(database, said)?;
+    let Ground { place, said, components } = work::ground(database.path(), said)?;
     if place.found.is_none() {
         // Nothing was published from here yet: whatever lies under that name is somebody else's.
         return Ok(Vec::new());

@@ -7,6 +7,7 @@ mod changes;
 mod checkpoint;
 mod checkpoints;
 mod chunks;
+mod hydrate;
 mod last_error;
 mod snapshot;
 mod status;
@@ -92,6 +93,9 @@ pub(crate) struct Target {
     pub(crate) library: &'static Library,
 }
 
+type Answer = fn(Option<&Target>, &[Option<String>]) -> Result<Cell, Refusal>;
+type Rows = fn(Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal>;
+
 /// A pragma that is a function too.
 pub(crate) struct Function {
     /// With our prefix.
@@ -99,7 +103,7 @@ pub(crate) struct Function {
     /// How many arguments it takes at most.
     pub(crate) arguments_max: c_int,
     /// Answers it.
-    pub(crate) run: fn(Option<&Target>, &[Option<String>]) -> Result<Cell, Refusal>,
+    pub(crate) run: Answer,
 }
 
 /// A table that is only read.
@@ -109,12 +113,14 @@ pub(crate) struct Table {
     /// Its columns, as SQL declares them.
     pub(crate) columns: &'static [&'static str],
     /// All of its rows.
-    pub(crate) rows: fn(Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal>,
+    pub(crate) rows: Rows,
 }
 
 /// Every pragma and function.
 pub(crate) const FUNCTIONS: &[Function] = &[
     checkpoint::CHECKPOINT,
+    hydrate::HYDRATE,
+    hydrate::PREFETCH,
     last_error::LAST_ERROR,
     snapshot::SNAPSHOT,
     status::STATUS,

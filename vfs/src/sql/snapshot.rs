@@ -21,7 +21,7 @@ fn snapshot(target: Option<&Target>, arguments: &[Option<String>]) -> Result<Cel
     }
     work::checkpoint(library, database, said, CHECKPOINT_DEADLINE)?;
     // Bound by now, so that the volume is known.
-    let Ground { place, said, components } = work::ground(database, said)?;
+    let Ground { place, said, components } = work::ground(database.path(), said)?;
     let position = work::run(DEADLINE, async move || {
         let (log, _) = place.log(&said.settings, &components)?;
         live::name_snapshot(&log, &components, &name).await

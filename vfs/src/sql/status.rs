@@ -40,6 +40,10 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         (None, Some(_), Some(commits), Some(_)) => format!("not yet: {commits} commits since the last checkpoint"),
         (None, Some(_), _, _) => "not known: the next checkpoint compares all pages".to_owned(),
     };
+    let sparse = database.sparse().map(|sparse| {
+        let (here, all) = sparse.progress();
+        format!("{here} of {all} pages, of {}", sparse.origin().position)
+    });
     let text = |text: Option<String>| text.map_or(Cell::Null, Cell::Text);
     let number = |number: Option<u64>| number.map_or(Cell::Null, Cell::count);
     let rows = [
@@ -51,6 +55,7 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         ("bytes_changed", number(marked)),
         ("writer", text(tail.and_then(|tail| tail.owner.as_ref()).map(|owner| owner.label.clone()))),
         ("fenced_by", text(fence.map(|(epoch, owner)| format!("{owner} (epoch {epoch})")))),
+        ("here", Cell::Text(sparse.unwrap_or_else(|| "everything".to_owned()))),
         ("store", text(place.store_root.as_ref().map(|root| root.display().to_string()))),
         ("last_error", text(last::last())),
     ];

@@ -14,6 +14,7 @@
 //! What may never enter: SQLite, what a page holds, when to make a checkpoint.
 
 mod map;
+pub mod residency;
 
 use crate::durable::{create_dirs, parent};
 use crate::error::{LocalError, on};

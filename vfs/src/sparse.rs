@@ -1,0 +1,406 @@
+//! A database that is not all here: pages come from the object store when they are read.
+//!
+//! What this room promises:
+//! 1. A page that is read is the one that SQLite would find in a whole file: what was written here, else what the state that the file was
+//!    made from holds (rule S4), verified, or an error with its reason (I5).
+//! 2. Fetching and writing exclude each other (rule S3): a page that is here is never overwritten by one that came late.
+//! 3. No other SQLite takes the file for a database, nor finds its WAL or journal (rule S5).
+//! 4. What SQLite is told to be durable is known to be here durably (rule S6).
+//!
+//! Nothing is written by SQLite before the volume is ours: the first write claims it, or is refused (rule P4).
+
+use crate::raw::file::Bytes;
+use crate::said::Said;
+use crate::work::{self, Ground, WorkError};
+use littoral_engine::exec::restore::At;
+use littoral_engine::lazy::{Budget, Lazy};
+use littoral_engine::open::Place;
+use littoral_engine::readahead::{Readahead, Room};
+use littoral_engine::tracker::residency::{Origin, Residency, materialise};
+use littoral_engine::{EngineError, LocalError, live};
+use littoral_types::{PageCount, PageNo};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// What a sparse file begins with instead of SQLite's own words.
+pub(crate) const MAGIC: [u8; 16] = *b"Littoral sparse\0";
+const SQLITES: [u8; 16] = *b"SQLite format 3\0";
+/// What its WAL and its journal are called.
+const SUFFIX: &str = ".littoral";
+
+/// How long a page is waited for, all tries included.
+const FETCH_DEADLINE: Duration = Duration::from_secs(120);
+/// Pages fetched ahead of one that was missed.
+const ROOM: Room = Room { bytes: 32 << 20, pages: 1 << 15 };
+/// Pages fetched at once when all are wanted.
+const HYDRATE_PAGES: usize = 4096;
+
+/// Why bytes could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SparseError {
+    /// From the object store.
+    #[error("a page is not here and cannot be fetched: {0}")]
+    Fetch(#[from] WorkError),
+    /// Several readers met it together.
+    #[error("a page is not here and cannot be fetched: {0}")]
+    Shared(#[from] littoral_engine::lazy::Failure),
+    /// From the local disk.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// SQLite's own code, of the inner file.
+    #[error("the local file failed (code {0})")]
+    Inner(std::ffi::c_int),
+}
+
+/// A sparse database of this process.
+#[derive(Debug)]
+pub(crate) struct Sparse {
+    database: PathBuf,
+    sidecar: PathBuf,
+    residency: Residency,
+    said: Said,
+    /// Opened when the first page is missed.
+    lazy: Mutex<Option<Lazy>>,
+    ahead: Mutex<Readahead>,
+    /// Whether the volume is ours to write, once that was asked.
+    ours: Mutex<bool>,
+}
+
+/// Makes a sparse file where there is no database and the volume has one. Whether it did.
+pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<Lazy>, WorkError> {
+    let place = said.place(database)?;
+    if place.is_unmade || !is_wanted(&place, said) {
+        return Ok(None);
+    }
+    let Ground { place, said, components } = work::ground_of(place, said);
+    let url = place.url();
+    let opened = work::run(FETCH_DEADLINE, async move || {
+        let (log, _) = place.log(&said.settings, &components)?;
+        match Lazy::open(&log, &components, &At::Newest).await {
+            Ok(lazy) => Ok(Some(lazy)),
+            // A volume without a checkpoint, or none at all: a new database begins.
+            Err(EngineError::NoVolume(_) | EngineError::NoSuchPosition { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    })?;
+    let Some(lazy) = opened else { return Ok(None) };
+    let origin = Origin {
+        volume: lazy.volume(),
+        position: lazy.position(),
+        page_size: lazy.page_size(),
+        page_count: lazy.page_count(),
+    };
+    let sidecar = Residency::path_of(store, database);
+    Residency::remove(&sidecar).map_err(EngineError::from)?;
+    Residency::create(&sidecar, &origin).map_err(EngineError::from)?;
+    let bytes = origin.page_count.0 * origin.page_size.bytes();
+    materialise(database, &MAGIC, bytes).map_err(EngineError::from)?;
+    tracing::info!(volume = url, position = %origin.position, "opened from the object store: pages come as they are read");
+    Ok(Some(lazy))
+}
+
+/// A sparse database that is nobody's to write here, and that nobody has open, shows the newest state of its volume: an older one goes.
+/// Where the object store cannot be asked, the older one stays.
+pub(crate) fn forget_stale(database: &Path, store: &Path, said: &Said) -> Result<(), String> {
+    let sidecar = Residency::path_of(store, database);
+    let told = |error: LocalError| error.to_string();
+    let Some(residency) = Residency::attach(&sidecar).map_err(told)? else { return Ok(()) };
+    let origin = *residency.origin();
+    let place = said.place(database).map_err(|error| error.to_string())?;
+    let is_ours = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
+    if !residency.was_alone() || is_ours || !residency.written_pages().is_empty() {
+        return Ok(());
+    }
+    let Ground { place, said, components } = work::ground_of(place, said);
+    let newest = work::run(FETCH_DEADLINE, async move || {
+        let (log, _) = place.log(&said.settings, &components)?;
+        Ok(log.glance().await?.map(|glance| (glance.volume, glance.tail.lsn)))
+    });
+    match newest {
+        Ok(Some(newest)) if newest == (origin.volume, origin.position.lsn) => Ok(()),
+        Ok(_) => {
+            drop(residency);
+            std::fs::remove_file(database).map_err(|error| format!("{}: {error}", database.display()))?;
+            Residency::remove(&sidecar).map_err(told)
+        }
+        Err(error) => {
+            tracing::warn!(%error, database = %database.display(), "whether there is a newer state is not known");
+            Ok(())
+        }
+    }
+}
+
+/// A database that was bound and is gone begins anew, unless somebody names what it is to be (DESIGN: first open).
+fn is_wanted(place: &Place, said: &Said) -> bool {
+    place.found.is_none() || said.names_volume()
+}
+
+/// The name under which a sparse database's WAL or journal lies.
+pub(crate) fn name_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(SUFFIX);
+    PathBuf::from(name)
+}
+
+impl Sparse {
+    /// Finds out whether a database file is sparse. `begins` are its first bytes, if it has so many.
+    pub(crate) fn find(
+        database: &Path,
+        store: &Path,
+        said: &Said,
+        begins: Option<[u8; 16]>,
+        lazy: Option<Lazy>,
+    ) -> Result<Option<Self>, String> {
+        let sidecar = Residency::path_of(store, database);
+        let told = |error: LocalError| error.to_string();
+        let residency = match (begins == Some(MAGIC), Residency::attach(&sidecar)) {
+            (true, Ok(Some(residency))) => residency,
+            (true, Ok(None)) => {
+                return Err(format!(
+                    "{}: was opened from an object store and is not all here, and what is here is not known ({} is gone). Nothing of it \
+                     can be read. Remove the database file and open it anew: what was committed here and not published since is lost",
+                    database.display(),
+                    sidecar.display()
+                ));
+            }
+            (true, Err(error)) => return Err(error.to_string()),
+            (false, Ok(None)) => return Ok(None),
+            (false, _) => {
+                // Somebody put a whole database in its place.
+                tracing::warn!(database = %database.display(), "a whole database stands where a sparse one was: it is taken as it is");
+                Residency::remove(&sidecar).map_err(told)?;
+                return Ok(None);
+            }
+        };
+        let origin = *residency.origin();
+        let mut ahead = Readahead::new(origin.page_size, origin.page_count);
+        for (page, image) in lazy.iter().flat_map(Lazy::skeleton) {
+            ahead.learn(page, &image);
+        }
+        Ok(Some(Self {
+            database: database.to_owned(),
+            sidecar,
+            residency,
+            said: said.clone(),
+            lazy: Mutex::new(lazy),
+            ahead: Mutex::new(ahead),
+            ours: Mutex::new(false),
+        }))
+    }
+
+    /// Whether everything is here and nobody else has it open: then it can become a plain file.
+    pub(crate) fn is_ripe(&self) -> bool {
+        let leftovers = ["-wal", "-journal"].map(|suffix| {
+            let mut name = self.database.as_os_str().to_owned();
+            name.push(suffix);
+            name_of(Path::new(&name))
+        });
+        let settled =
+            leftovers.iter().all(|leftover| std::fs::metadata(leftover).map_or(true, |found| found.len() == 0));
+        self.residency.was_alone() && settled && self.residency.is_complete()
+    }
+
+    /// Makes a plain file of it, durably.
+    pub(crate) fn ripen(&self, file: &mut Bytes) -> Result<(), SparseError> {
+        file.write(0, &SQLITES).map_err(SparseError::Inner)?;
+        file.sync().map_err(SparseError::Inner)?;
+        Ok(Residency::remove(&self.sidecar)?)
+    }
+
+    /// How many of how many pages are here.
+    pub(crate) fn progress(&self) -> (u64, PageCount) {
+        (self.residency.count_here(), self.residency.origin().page_count)
+    }
+
+    /// Where it came from.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.residency.origin()
+    }
+
+    /// Pages that may differ from what the volume holds: those that were written here.
+    pub(crate) fn written(&self) -> Vec<PageNo> {
+        self.residency.written_pages()
+    }
+
+    fn units(&self, offset: u64, len: u64) -> std::ops::Range<u64> {
+        let size = self.residency.origin().page_size.bytes();
+        offset / size..(offset + len).div_ceil(size)
+    }
+
+    /// Reads, after fetching what is not here.
+    pub(crate) fn read(&self, file: &mut Bytes, offset: u64, into: &mut [u8]) -> Result<(), SparseError> {
+        for index in self.units(offset, into.len() as u64) {
+            let page = PageNo::from_index(index);
+            if !self.residency.is_here(page) {
+                self.bring(file, page)?;
+            }
+        }
+        file.read(offset, into).map_err(SparseError::Inner)?;
+        overlay(offset, into);
+        Ok(())
+    }
+
+    /// Writes. What is not here is whole afterwards, or was fetched before.
+    pub(crate) fn write(&self, file: &mut Bytes, offset: u64, from: &[u8]) -> Result<(), SparseError> {
+        let size = self.residency.origin().page_size.bytes();
+        let end = offset + from.len() as u64;
+        let units = self.units(offset, from.len() as u64);
+        let is_whole = |index: u64| index * size >= offset && (index + 1) * size <= end;
+        for index in units.clone().filter(|index| !is_whole(*index)) {
+            let page = PageNo::from_index(index);
+            if !self.residency.is_here(page) {
+                self.bring(file, page)?;
+            }
+        }
+        let all_here = units.clone().all(|index| self.residency.is_here(PageNo::from_index(index)));
+        let _right = if all_here { None } else { Some(self.residency.installing()?) };
+        file.write(offset, &disguised(offset, from)).map_err(SparseError::Inner)?;
+        units.map(PageNo::from_index).for_each(|page| self.residency.set_written(page));
+        Ok(())
+    }
+
+    /// Cuts the file. What was behind is dead, whatever grows there later.
+    pub(crate) fn truncate(&self, file: &mut Bytes, size: u64) -> Result<(), SparseError> {
+        let page = self.residency.origin().page_size.bytes();
+        if !size.is_multiple_of(page) {
+            let last = PageNo::from_index(size / page);
+            if !self.residency.is_here(last) {
+                self.bring(file, last)?;
+            }
+        }
+        let right = self.residency.installing()?;
+        file.truncate(size).map_err(SparseError::Inner)?;
+        self.residency.cut(&right, size.div_ceil(page));
+        Ok(())
+    }
+
+    /// What was written is about to be called durable.
+    pub(crate) fn sync(&self) -> Result<(), SparseError> {
+        Ok(self.residency.sync()?)
+    }
+
+    /// Fetches a page, and those that will be asked for next.
+    #[cold]
+    fn bring(&self, file: &mut Bytes, page: PageNo) -> Result<(), SparseError> {
+        let mut wanted = {
+            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            ahead.missed(page, &|page| self.residency.is_here(page), ROOM)
+        };
+        wanted.push(page);
+        wanted.retain(|page| !self.residency.is_here(*page));
+        self.fetch(file, wanted)
+    }
+
+    fn fetch(&self, file: &mut Bytes, wanted: Vec<PageNo>) -> Result<(), SparseError> {
+        let lazy = self.lazy()?;
+        let fetched = work::run_shared(FETCH_DEADLINE, async move || {
+            // The one that is waited for is the last one, and never left out: one frame always fits.
+            lazy.fetch_many(&wanted, Budget::default()).await
+        })??;
+        let size = self.residency.origin().page_size.bytes();
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let right = self.residency.installing()?;
+        for (page, image) in fetched.frames.iter().flat_map(|frame| &frame.pages) {
+            ahead.learn(*page, image);
+            if !self.residency.is_here(*page) {
+                let offset = page.index() * size;
+                file.write(offset, &disguised(offset, image)).map_err(SparseError::Inner)?;
+                self.residency.set_here(&right, *page);
+            }
+        }
+        Ok(())
+    }
+
+    /// Fetches everything that is not here, telling how far it has come.
+    pub(crate) fn hydrate(&self, file: &mut Bytes, told: &mut dyn FnMut(u64, u64)) -> Result<(), SparseError> {
+        let mut from = PageNo::FIRST;
+        loop {
+            let missing = self.residency.missing(from, HYDRATE_PAGES);
+            let (Some(first), Some(_)) = (missing.first().copied(), missing.last()) else { return Ok(()) };
+            from = first;
+            self.fetch(file, missing)?;
+            let (here, all) = self.progress();
+            told(here, all.0);
+        }
+    }
+
+    fn lazy(&self) -> Result<Lazy, SparseError> {
+        let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lazy) = &*lazy {
+            return Ok(lazy.clone());
+        }
+        let Ground { place, said, components } = work::ground(&self.database, &self.said).map_err(WorkError::from)?;
+        let origin = *self.residency.origin();
+        let opened = work::run(FETCH_DEADLINE, async move || {
+            let (log, _) = place.log(&said.settings, &components)?;
+            let lazy = Lazy::open(&log, &components, &At::Position(origin.position)).await?;
+            if lazy.volume() == origin.volume {
+                return Ok(lazy);
+            }
+            let detail = "another volume was made under this name since the database was opened from it".to_owned();
+            Err(EngineError::NotAVolume { volume: place.url(), detail })
+        })?;
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.skeleton().for_each(|(page, image)| ahead.learn(page, &image));
+        Ok(lazy.insert(opened).clone())
+    }
+
+    /// Whether the database may be written here. The first time this may ask the object store: a volume that its writer released
+    /// is claimed, one that has a writer only where the user names the term that ends (`takeover=`).
+    pub(crate) fn may_write(&self) -> Result<(), WorkError> {
+        let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
+        if *ours {
+            return Ok(());
+        }
+        let Ground { place, said, components } = work::ground(&self.database, &self.said)?;
+        let origin = *self.residency.origin();
+        if place.found.as_ref().is_none_or(|found| found.binding.id != origin.volume) {
+            let claimed = async move || live::claim(&place, &said.settings, &components, origin.position).await;
+            work::run(FETCH_DEADLINE, claimed)?;
+        }
+        *ours = true;
+        Ok(())
+    }
+}
+
+/// Shows SQLite what it expects to find at the beginning.
+fn overlay(offset: u64, into: &mut [u8]) {
+    let Ok(start) = usize::try_from(offset) else { return };
+    for (place, byte) in SQLITES.iter().enumerate().skip(start) {
+        if let Some(shown) = into.get_mut(place - start) {
+            *shown = *byte;
+        }
+    }
+}
+
+/// What is written instead, so that nobody else finds it.
+fn disguised(offset: u64, from: &[u8]) -> std::borrow::Cow<'_, [u8]> {
+    if offset >= MAGIC.len() as u64 {
+        return from.into();
+    }
+    let mut bytes = from.to_vec();
+    let start = usize::try_from(offset).unwrap_or(MAGIC.len());
+    for (place, byte) in MAGIC.iter().enumerate().skip(start) {
+        if let Some(hidden) = bytes.get_mut(place - start) {
+            *hidden = *byte;
+        }
+    }
+    bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_is_hidden_on_disk_and_shown_to_sqlite() {
+        let page: Vec<u8> = SQLITES.iter().copied().chain(16..=255).collect();
+        for start in 0..40_usize {
+            let mut there = disguised(start as u64, &page[start..]).into_owned();
+            assert!(start > 10 || !there.windows(6).any(|found| found == b"SQLite"), "{start}");
+            overlay(start as u64, &mut there);
+            assert_eq!(there, page[start..], "{start}");
+        }
+    }
+}

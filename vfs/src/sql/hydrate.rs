@@ -1,0 +1,26 @@
+//! `littoral_hydrate`: fetches everything that is not here. `littoral_prefetch` is its older brother's name for the same.
+
+use super::{Cell, Function, Refusal, Target, ours};
+use crate::code;
+use crate::source::Live;
+
+/// Answers how many pages are here.
+pub(super) const HYDRATE: Function = Function { name: "littoral_hydrate", arguments_max: 0, run: hydrate };
+
+/// The same: whoever wants to read without waiting later wants all of it.
+pub(super) const PREFETCH: Function = Function { name: "littoral_prefetch", arguments_max: 0, run: hydrate };
+
+fn hydrate(target: Option<&Target>, _: &[Option<String>]) -> Result<Cell, Refusal> {
+    let Target { database, library, .. } = ours(target)?;
+    let Some(sparse) = database.sparse() else { return Ok(Cell::text("everything is here")) };
+    let refused = |message: String, code| {
+        crate::last::error(&message);
+        Refusal { code, message }
+    };
+    let live =
+        Live::open(library, database.clone()).map_err(|error| refused(error.to_string(), code::of_source(&error)))?;
+    live.with_file(|file| sparse.hydrate(file, &mut |here, all| tracing::info!(here, all, "pages are here")))
+        .map_err(|error| refused(error.to_string(), crate::raw::abi::code::IOERR))?;
+    let (here, all) = sparse.progress();
+    Ok(Cell::Text(format!("{here} of {all} pages are here")))
+}
