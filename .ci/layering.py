@@ -88,6 +88,8 @@ UNSAFE = [
     "vfs/src/lib.rs",
     "ext/src/lib.rs",
     "bindings/c/*",
+    # How libsql's SQLite is told of the VFS.
+    "bindings/rust/src/entry.rs",
     "engine/manifest/src/open.rs",
     "engine/local/src/tracker/map.rs",
     # libsql's C interface: the database as one consistent reader sees it.

@@ -1,0 +1,129 @@
+//! A database, for programs with many connections.
+
+use crate::ask::{self, Status};
+use crate::error::Error;
+use crate::{entry, off};
+use libsql::Connection;
+use littoral_types::Position;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A database that connections are made to. It is cheap to clone, and holds no connection itself: a pool's manager keeps one.
+#[derive(Clone, Debug)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    name: String,
+    busy: Duration,
+}
+
+impl Database {
+    pub(crate) async fn open(path: PathBuf, name: String, busy: Duration) -> Result<Self, Error> {
+        let database = Self { inner: Arc::new(Inner { path, name, busy }) };
+        let inner = database.inner.clone();
+        off::thread(move || {
+            let conn = inner.connect()?;
+            inner.begin(&conn)
+        })
+        .await?;
+        Ok(database)
+    }
+
+    /// Its file.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// What SQLite opens it as: for a program that opens connections by means of its own.
+    pub fn uri(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Makes a connection.
+    pub async fn connect(&self) -> Result<Connection, Error> {
+        let inner = self.inner.clone();
+        off::thread(move || inner.connect()).await
+    }
+
+    /// Makes a connection, on this thread: for programs without async code.
+    pub fn connect_blocking(&self) -> Result<Connection, Error> {
+        self.inner.connect()
+    }
+
+    /// Brings what is committed to the object store, over a connection of its own: nobody waits for it but who asks.
+    pub async fn checkpoint(&self) -> Result<Position, Error> {
+        let inner = self.inner.clone();
+        off::thread(move || ask::checkpoint_of(&inner.connect()?)).await
+    }
+
+    /// Brings what is committed to the object store, and keeps it under a name until somebody drops that.
+    pub async fn snapshot(&self, name: impl Into<String>) -> Result<Position, Error> {
+        let (inner, name) = (self.inner.clone(), name.into());
+        off::thread(move || ask::snapshot_of(&inner.connect()?, &name)).await
+    }
+
+    /// Where the database stands, without asking the object store.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let inner = self.inner.clone();
+        off::thread(move || ask::status_of(&inner.connect()?)).await
+    }
+}
+
+impl Inner {
+    fn connect(&self) -> Result<Connection, Error> {
+        entry::register()?;
+        // What went wrong before on this thread is not what goes wrong now.
+        littoral_vfs::take_error();
+        let connected = || {
+            let conn = off::done(libsql::Builder::new_local(&self.name).build())?.connect()?;
+            conn.busy_timeout(self.busy)?;
+            Ok(conn)
+        };
+        connected().map_err(|error: libsql::Error| {
+            let reason = littoral_vfs::take_error().unwrap_or_else(|| self.reason(&error));
+            // A reason that begins with the path has said it.
+            let told = self.path.display().to_string();
+            let reason = reason.strip_prefix(&told).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
+            Error::Open { path: self.path.clone(), reason: reason.to_owned() }
+        })
+    }
+
+    /// What SQLite's own refusal means: it says a code and the name.
+    fn reason(&self, error: &libsql::Error) -> String {
+        let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
+        match folder {
+            _ if self.path.is_dir() => "it is a folder: give the path of a file".to_owned(),
+            Some(folder) if !folder.is_dir() => format!("there is no folder {}: make it first", folder.display()),
+            _ => format!("SQLite cannot open it; may it be read and written, and its folder too? ({error})"),
+        }
+    }
+
+    /// A database that has no page yet becomes one in WAL mode.
+    fn begin(&self, conn: &Connection) -> Result<(), Error> {
+        let first = ask::text(conn, "PRAGMA page_count").map_err(|error| self.unread(error))?;
+        if first.as_deref() != Some("0") {
+            return Ok(());
+        }
+        match ask::text(conn, "PRAGMA journal_mode = WAL") {
+            Ok(_) => Ok(()),
+            // Somebody else was first.
+            Err(_) if ask::text(conn, "PRAGMA page_count")?.as_deref() != Some("0") => Ok(()),
+            Err(error) => Err(self.unread(error)),
+        }
+    }
+
+    fn unread(&self, error: Error) -> Error {
+        match error {
+            Error::Sql(error) => Error::Open {
+                path: self.path.clone(),
+                reason: littoral_vfs::take_error().unwrap_or_else(|| error.to_string()),
+            },
+            error => error,
+        }
+    }
+}
