@@ -160,6 +160,11 @@ impl Door {
         Ok(Settings::gather(&self.flags, self.environment.iter().cloned(), beside.as_deref())?)
     }
 
+    /// What was said on the command line.
+    pub fn said(&self) -> &[(Key, OsString)] {
+        &self.flags
+    }
+
     /// The place of a `FILE|URL`. For a URL the settings file beside `beside` counts, where that is given.
     pub fn place(&self, target: &OsStr, beside: Option<&Path>) -> anyhow::Result<(Place, Settings)> {
         match Target::read(target) {

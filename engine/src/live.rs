@@ -2,7 +2,7 @@
 
 use crate::components::Components;
 use crate::error::EngineError;
-use crate::exec::checkpoint::{Checkpointed, Options, checkpoint as publish};
+use crate::exec::checkpoint::{self as publish, Checkpointed};
 use crate::exec::coalesce::{Coalesced, coalesce};
 use crate::exec::snapshot::{Written, snapshot_if_due};
 use crate::log::Log;
@@ -12,6 +12,13 @@ use crate::settings::Settings;
 use crate::volume::{Session, open_for_writing, release};
 use littoral_ports::LiveSource;
 use littoral_types::{ChunkId, PinPurpose, Position, RecordSummary, SnapshotName};
+
+/// What is left out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Deltas stay as they are.
+    pub no_coalesce: bool,
+}
 
 /// What came of it.
 #[derive(Debug)]
@@ -26,10 +33,25 @@ pub struct Done {
     pub snapshot: Option<Written>,
     /// Deltas that were merged.
     pub coalesced: Option<Coalesced>,
-    /// What it cost.
-    pub cost: Totals,
+    /// What each step cost.
+    pub cost: Cost,
     /// What was due after the checkpoint and failed: the next one does it.
     pub later: Vec<String>,
+}
+
+/// Requests and bytes, step by step.
+#[derive(Clone, Debug, Default)]
+pub struct Cost {
+    /// Opening the volume.
+    pub opening: Totals,
+    /// The checkpoint itself.
+    pub checkpoint: Totals,
+    /// The manifest snapshot.
+    pub snapshot: Totals,
+    /// Coalescing.
+    pub coalescing: Totals,
+    /// All of it.
+    pub total: Totals,
 }
 
 /// Makes a checkpoint of a live database.
@@ -38,32 +60,59 @@ pub async fn checkpoint(
     settings: &Settings,
     components: &Components,
     source: &mut dyn LiveSource,
+    options: Options,
+) -> Result<Done, EngineError> {
+    let done = Box::pin(attempt(place, settings, components, source, options)).await;
+    if let Err(EngineError::Superseded { owner, epoch, .. }) = &done {
+        source.superseded(*epoch, &owner.label);
+    }
+    done
+}
+
+async fn attempt(
+    place: &Place,
+    settings: &Settings,
+    components: &Components,
+    source: &mut dyn LiveSource,
+    options: Options,
 ) -> Result<Done, EngineError> {
     let (stores, remote) = open::stores(place, settings, components)?;
+    let mut cost = Cost::default();
+    let mut before = remote.totals();
+    let mut step = || {
+        let now = remote.totals();
+        let came = now.since(&before);
+        before = now;
+        came
+    };
     let target = place.target(settings)?;
     // Held whole until the end: the store's lock is in it.
     let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
+    cost.opening = step();
     let Session { writer, scratch, finished_intent, .. } = &mut session;
     let volume = writer.row().meta.id;
     source.begin(volume, writer.row().tail.figures.generation)?;
-    let options = Options { compression: settings.compression.value, ..Options::default() };
-    let done = Box::pin(publish(writer, scratch, source, &options)).await?;
+    let policy = publish::Options { compression: settings.compression.value, ..publish::Options::default() };
+    let done = Box::pin(publish::checkpoint(writer, scratch, source, &policy)).await?;
     let tail = &writer.row().tail;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
     source.published(volume, tail.figures.generation);
+    cost.checkpoint = step();
     // From here on the checkpoint is published, and what fails is done by the next one.
     let mut later = Vec::new();
     let snapshot = kept(&mut later, "manifest snapshot", snapshot_if_due(writer, Some(source)).await)?.flatten();
+    cost.snapshot = step();
     let chunks: Vec<ChunkId> = done.iter().flat_map(|done| &done.plan.chunks).map(|chunk| chunk.chunk).collect();
-    let coalesced = match done {
-        None => None,
-        Some(_) => {
+    let coalesced = match options.no_coalesce || done.is_none() {
+        true => None,
+        false => {
             let work = Box::pin(coalesce(writer, scratch, Some(&chunks), settings.compression.value));
             kept(&mut later, "coalescing", work.await)?.filter(|done| done.records > 0)
         }
     };
-    let (finished_intent, cost) = (*finished_intent, remote.totals());
-    Ok(Done { position, checkpoint: done, finished_intent, snapshot, coalesced, cost, later })
+    cost.coalescing = step();
+    cost.total = remote.totals();
+    Ok(Done { position, checkpoint: done, finished_intent: *finished_intent, snapshot, coalesced, cost, later })
 }
 
 fn kept<T>(later: &mut Vec<String>, what: &str, done: Result<T, EngineError>) -> Result<Option<T>, EngineError> {

@@ -12,6 +12,7 @@ use crate::preview::Existing;
 use crate::settings::{Origin, Setting, Settings};
 use crate::volume::{Stores, Target};
 use littoral_format as format;
+use littoral_local::tracker::residency::Residency;
 use littoral_local::{FileState, Found, LocalError, LocalQuota, Store, StoreOptions, WorkerLock, filesystem};
 use littoral_manifest::LmdbManifest;
 use littoral_ports::{Manifest, Quota, Remote, RemoteError};
@@ -22,7 +23,7 @@ use std::sync::Arc;
 
 pub use littoral_format::VERSIONS;
 pub use littoral_local::Binding;
-pub use littoral_remote::{Counting, Op, OpTotals, Totals};
+pub use littoral_remote::{Counting, Op, OpTotals, Totals, directory_url};
 
 /// Digits of the path's hash in a name that was made up from a path.
 const PATH_DIGITS: usize = 8;
@@ -30,6 +31,12 @@ const PATH_DIGITS: usize = 8;
 /// Where a database's store is, or would be.
 pub fn store_root(database: &Path, settings: &Settings) -> PathBuf {
     settings.store.as_ref().map_or_else(|| Store::default_root(database), |store| store.value.clone())
+}
+
+/// Whether a database file is one of which not everything is here.
+pub fn is_sparse(place: &Place) -> bool {
+    let paths = place.store_root.as_ref().zip(place.database.as_ref());
+    paths.is_some_and(|(store, database)| Residency::path_of(store, database).exists())
 }
 
 /// Where a volume is, and which database it belongs to here.
@@ -322,16 +329,27 @@ fn has_moved_along(found: &Found, store: &Store) -> bool {
 /// A name for a database that nobody named: its file's name. Where the environment gives one remote to all databases, the
 /// path's hash keeps two `app.db` apart.
 fn made_up(database: &Path, remote: &Origin) -> Result<VolumeName, EngineError> {
-    let base = crate::volume::default_name(database)?;
-    if !matches!(remote, Origin::Environment(_)) {
-        return Ok(base);
+    let (base, is_whole) = match crate::volume::default_name(database) {
+        Ok(name) => (name.to_string(), true),
+        // What a name cannot hold stands for itself as a line, and the hash tells such names apart.
+        Err(_) => (spelled(database), false),
+    };
+    if is_whole && !matches!(remote, Origin::Environment(_)) {
+        return base.parse().map_err(|error| EngineError::Settings(format!("{error}: say --volume=NAME")));
     }
     let hash = format::hash::blob(database.as_os_str().as_encoded_bytes()).to_string();
     let room = littoral_types::limits::NAME_LEN_MAX - PATH_DIGITS - 1;
-    let base: String = base.as_str().chars().take(room).collect();
+    let base: String = base.chars().take(room).collect();
     let name = format!("{base}-{}", hash.get(..PATH_DIGITS).unwrap_or_default());
     name.parse()
         .map_err(|error| EngineError::Settings(format!("no name can be made of the path: {error}: say --volume=NAME")))
+}
+
+/// A file's name in letters that a volume's name may have.
+fn spelled(database: &Path) -> String {
+    let name = database.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
+    name.chars().map(|letter| if fits(letter) { letter } else { '_' }).collect()
 }
 
 fn url_of(folder: &Path) -> Result<String, EngineError> {

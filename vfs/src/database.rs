@@ -28,7 +28,7 @@ pub(crate) struct Database {
     /// The process that opened it: a child has its memory, and not its locks.
     process: u32,
     /// The SQLite library that opened it (rule S9: a second one would drop the first one's locks).
-    library: usize,
+    library: &'static Library,
     /// Which file it was when it was opened first.
     file: OnceLock<Option<Trace>>,
     /// Attached to when the first connection that may write has the file open.
@@ -46,12 +46,17 @@ enum Sparseness {
 
 impl Database {
     /// Opens a database file, or finds it open.
-    pub(crate) fn open(path: &Path, library: usize, said: &Said, read_only: bool) -> Result<Arc<Self>, String> {
+    pub(crate) fn open(
+        path: &Path,
+        library: &'static Library,
+        said: &Said,
+        read_only: bool,
+    ) -> Result<Arc<Self>, String> {
         let process = std::process::id();
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.get_or_insert_default();
         if let Some(known) = open.get(path).and_then(Weak::upgrade).filter(|known| known.process == process) {
-            if known.library != library {
+            if known.library.id() != library.id() {
                 return Err(format!(
                     "{}: another SQLite library of this process has it open. Each would drop the other's locks when it closes the \
                      file: open a database through one library only",
@@ -123,6 +128,11 @@ impl Database {
     pub(crate) fn find(path: &Path) -> Option<Arc<Self>> {
         let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.as_ref()?.get(path)?.upgrade().filter(|known| known.process == std::process::id())
+    }
+
+    /// The library that has it open.
+    pub(crate) fn library(&self) -> &'static Library {
+        self.library
     }
 
     /// Its file.

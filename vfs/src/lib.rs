@@ -22,12 +22,39 @@ mod sparse;
 mod sql;
 mod work;
 
+use littoral_ports::{LiveSource, SourceError};
 use std::ffi::{c_char, c_int, c_void};
+use std::path::Path;
 
 /// What went wrong on this thread since it was asked last, in a sentence that names cause and way out. For a door whose SQLite
 /// has just answered with a code alone: SQLite calls us on the thread that calls it.
 pub fn take_error() -> Option<String> {
     last::take()
+}
+
+/// The pages of a database that a connection of this process has open through the VFS, for a checkpoint of it. `None` when none has.
+pub fn live(database: &Path) -> Option<Result<Box<dyn LiveSource>, SourceError>> {
+    let database = database::Database::find(database)?;
+    let source = source::Live::open(database.library(), database);
+    Some(source.map(|source| -> Box<dyn LiveSource> { Box::new(source) }))
+}
+
+/// Fetches all pages of a database that a connection of this process has open through the VFS; `told` how many of how many are here.
+/// `None` when none has it open. A database that is all here becomes a plain file when it is opened next, by nobody but one.
+pub fn hydrate(database: &Path, told: &mut dyn FnMut(u64, u64)) -> Option<Result<(), String>> {
+    let database = database::Database::find(database)?;
+    let Some(sparse) = database.sparse() else { return Some(Ok(())) };
+    let live = match source::Live::open(database.library(), database) {
+        Ok(live) => live,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    Some(live.with_file(|file| sparse.hydrate(file, told)).map_err(|error| error.to_string()))
+}
+
+/// Whether a database that a connection of this process has open is not all here: how many pages are, of how many.
+pub fn sparse(database: &Path) -> Option<(u64, u64)> {
+    let (here, all) = database::Database::find(database)?.sparse()?.progress();
+    Some((here, all.0))
 }
 
 /// The entry point of the loadable extension, as SQLite calls it: registers the VFS `littoral`, and functions and tables on every

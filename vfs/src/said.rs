@@ -41,15 +41,16 @@ impl Said {
 /// Reads what was said of a database. `None` when nobody made it ours.
 pub(crate) fn read(path: &Path, parameters: &[(String, String)], is_default: bool) -> Result<Option<Said>, String> {
     let mut keys = Vec::new();
-    let mut named = !is_default;
+    let mut spoken = false;
     for (name, value) in parameters {
         if let Some(key) = Key::ALL.into_iter().find(|key| key.name() == name) {
             keys.push((key, OsString::from(value)));
-            named = true;
+            spoken = true;
         } else if name == "vfs" {
-            named |= value == "littoral";
+            spoken |= value == "littoral";
         }
     }
+    let named = spoken || !is_default;
     let settings = gather(&keys, path);
     if !named {
         match &settings {
@@ -61,7 +62,7 @@ pub(crate) fn read(path: &Path, parameters: &[(String, String)], is_default: boo
     for (name, _) in parameters {
         let known = Key::ALL.iter().any(|key| key.name() == name) || SQLITES.contains(&name.as_str());
         // A URI that was not written for us may say anything, except what was probably meant for us.
-        let meant = named || nearest(name, Key::ALL.iter().map(|key| key.name())).is_some();
+        let meant = spoken || nearest(name, Key::ALL.iter().map(|key| key.name())).is_some();
         if !known && meant {
             return Err(unknown(name));
         }

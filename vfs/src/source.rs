@@ -16,7 +16,7 @@ use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
 use littoral_ports::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
-use littoral_types::{Generation, PageCount, PageNo, PageSize, VolumeId};
+use littoral_types::{Epoch, Generation, PageCount, PageNo, PageSize, VolumeId};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -265,9 +265,20 @@ impl LiveSource for Live {
 
     fn published(&mut self, volume: VolumeId, generation: Generation) {
         if let Some(tracker) = self.database.tracker() {
+            tracker.unfence();
             tracker.published(Basis { volume, generation, wal: self.place }, self.commits);
         }
         self.settled = true;
+    }
+
+    fn superseded(&mut self, epoch: Epoch, owner: &str) {
+        if let Some(tracker) = self.database.tracker() {
+            tracker.fence(epoch, owner);
+        }
+    }
+
+    fn commits_left(&self) -> u64 {
+        self.database.tracker().map_or(0, |tracker| tracker.commits_since())
     }
 }
 

@@ -75,14 +75,6 @@ pub(crate) fn checkpoint(
 ) -> Result<live::Done, WorkError> {
     let mut source = Live::open(library, database.clone())?;
     let Ground { place, said, components } = ground(database.path(), said)?;
-    let done = run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source).await);
-    if let Some(tracker) = database.tracker() {
-        match &done {
-            Ok(_) => tracker.unfence(),
-            // Whoever writes on would only make a fork (rule P4).
-            Err(WorkError::Engine(EngineError::Superseded { owner, epoch, .. })) => tracker.fence(*epoch, &owner.label),
-            Err(_) => {}
-        }
-    }
-    done
+    let options = live::Options::default();
+    run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source, options).await)
 }

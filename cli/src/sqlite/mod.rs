@@ -22,9 +22,12 @@
 mod check;
 mod error;
 mod header;
+mod opened;
 mod raw;
 mod source;
 
 pub use check::integrity_check;
 pub use header::{PENDING_BYTE, change_counter, lock_page, schema_summary};
+pub use opened::{Answer, OpenDatabase};
+pub use raw::Cell;
 pub use source::{BUSY_TIMEOUT, SqliteSource};

@@ -83,6 +83,9 @@ pub(super) fn pending_byte() -> u64 {
     u64::from(byte.cast_unsigned())
 }
 
+/// How long a connection through the VFS waits for a lock.
+const VFS_BUSY_MS: c_int = 5_000;
+
 /// A connection that never writes.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -122,6 +125,25 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Opens a database through the VFS, by its whole URI. It need not be there where a volume has it.
+    pub(super) fn through_vfs(uri: &str) -> Result<Self, Failure> {
+        littoral::register().map_err(|error| Failure::new(&error.to_string()))?;
+        let name = CString::new(uri).map_err(|_| Failure::new("a name with a zero in it"))?;
+        let flags = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_URI | ffi::SQLITE_OPEN_EXRESCODE;
+        let mut db = ptr::null_mut();
+        // SAFETY: U4.
+        let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut db, flags, ptr::null()) };
+        let Some(db) = NonNull::new(db) else {
+            return Err(Failure { code: ffi::SQLITE_NOMEM, message: "out of memory".to_owned(), os: None });
+        };
+        let connection = Self { db };
+        connection.ok(code)?;
+        // SAFETY: U1.
+        connection.ok(unsafe { ffi::sqlite3_busy_timeout(db.as_ptr(), VFS_BUSY_MS) })?;
+        connection.configure(ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(connection)
+    }
+
     fn ok(&self, code: c_int) -> Result<(), Failure> {
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(Failure::of(self.db.as_ptr(), code)) }
     }
@@ -142,6 +164,22 @@ impl Connection {
             return Err(Failure::new("an empty statement"));
         };
         Ok(Statement { statement })
+    }
+
+    /// Prepares the first statement of a text; `None` when there is none in it. And where the next one begins.
+    pub(super) fn first(&self, sql: &CStr) -> Result<(Option<Statement>, usize), Failure> {
+        let (mut statement, mut tail) = (ptr::null_mut(), ptr::null());
+        // SAFETY: U1, U4; the tail points into what was passed in.
+        let code = unsafe { ffi::sqlite3_prepare_v2(self.db.as_ptr(), sql.as_ptr(), -1, &mut statement, &mut tail) };
+        self.ok(code)?;
+        let behind = tail.addr().saturating_sub(sql.as_ptr().addr());
+        Ok((NonNull::new(statement).map(|statement| Statement { statement }), behind))
+    }
+
+    /// Whether a text ends with a whole statement.
+    pub(super) fn is_complete(sql: &CStr) -> bool {
+        // SAFETY: U4.
+        unsafe { ffi::sqlite3_complete(sql.as_ptr()) != 0 }
     }
 
     /// Runs one statement to its end, whatever rows it answers.
@@ -223,6 +261,21 @@ impl Drop for Connection {
     }
 }
 
+/// One value of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// NULL.
+    Null,
+    /// INTEGER.
+    Number(i64),
+    /// REAL.
+    Real(f64),
+    /// TEXT.
+    Text(String),
+    /// BLOB.
+    Blob(Vec<u8>),
+}
+
 /// A prepared statement and the row it stands on.
 #[derive(Debug)]
 pub(super) struct Statement {
@@ -248,6 +301,36 @@ impl Statement {
                 self.reset();
                 Err(failure)
             }
+        }
+    }
+
+    /// The names of its columns.
+    pub(super) fn columns(&self) -> Vec<String> {
+        let statement = self.statement.as_ptr();
+        // SAFETY: U1, U3.
+        unsafe {
+            let count = ffi::sqlite3_column_count(statement);
+            (0..count).map(|nth| text(ffi::sqlite3_column_name(statement, nth))).collect()
+        }
+    }
+
+    /// The row it stands on.
+    pub(super) fn row(&mut self) -> Vec<Cell> {
+        let statement = self.statement.as_ptr();
+        // SAFETY: U1, U3: copied before the next call; a blob is asked for before its length.
+        unsafe {
+            (0..ffi::sqlite3_column_count(statement))
+                .map(|nth| match ffi::sqlite3_column_type(statement, nth) {
+                    ffi::SQLITE_NULL => Cell::Null,
+                    ffi::SQLITE_INTEGER => Cell::Number(ffi::sqlite3_column_int64(statement, nth)),
+                    ffi::SQLITE_FLOAT => Cell::Real(ffi::sqlite3_column_double(statement, nth)),
+                    ffi::SQLITE_BLOB => {
+                        let bytes = ffi::sqlite3_column_blob(statement, nth);
+                        Cell::Blob(lent(bytes, ffi::sqlite3_column_bytes(statement, nth)).to_vec())
+                    }
+                    _ => Cell::Text(text(ffi::sqlite3_column_text(statement, nth).cast())),
+                })
+                .collect()
         }
     }
 

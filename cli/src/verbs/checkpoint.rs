@@ -1,20 +1,19 @@
 //! `littoral checkpoint FILE`: what changed goes to the remote, as one record.
 
-use super::shown::Meter;
 use crate::door::Door;
 use crate::screen::Told;
-use crate::sqlite::{BUSY_TIMEOUT, SqliteSource};
+use crate::sqlite::{BUSY_TIMEOUT, OpenDatabase, SqliteSource};
 use crate::words;
-use littoral_engine::exec::checkpoint::{Checkpointed, Options, Planned};
-use littoral_engine::exec::coalesce::{Coalesced, coalesce};
-use littoral_engine::exec::snapshot::{Written, snapshot_if_due};
 use littoral_engine::exec;
+use littoral_engine::exec::checkpoint::{Options, Planned};
+use littoral_engine::exec::coalesce::Coalesced;
+use littoral_engine::exec::snapshot::Written;
+use littoral_engine::live::{self, Done};
 use littoral_engine::open::{Place, Totals};
-use littoral_engine::preview::preview;
+use littoral_engine::preview::{Preview, preview};
 use littoral_engine::settings::Settings;
-use littoral_engine::{Components, EngineError, Session, open, open_for_writing};
-use littoral_ports::SourceError;
-use littoral_types::{ChunkId, Position};
+use littoral_engine::{Components, open};
+use littoral_ports::{PageSource, SourceError};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 
@@ -41,56 +40,34 @@ pub struct Args {
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let file = door.file(&args.file)?;
     let settings = door.settings(Some(&file))?;
-    let mut source = SqliteSource::open(&file, BUSY_TIMEOUT)?;
     let place = Place::of_database(&file, &settings)?;
     let components = door.components(&settings)?;
-    // A damaged database is found before anything is made for it, here or there.
-    if args.check || (place.found.is_none() && !args.no_check) {
-        checked(&mut source, args.check, door)?;
-    }
-    if args.dry_run {
-        return dry_run(&place, &settings, &components, &mut source).await;
-    }
-    let (stores, remote) = open::stores(&place, &settings, &components)?;
-    let mut meter = Meter::new(remote);
-    let target = place.target(&settings)?;
-    // Held whole until the end: the store's lock is in it.
-    let mut session = Box::pin(open_for_writing(&stores, &components, &target)).await?;
-    let Session { writer, scratch, finished_intent, .. } = &mut session;
-    let opening = meter.step();
-    let options = Options { compression: settings.compression.value, ..Options::default() };
-    let done = Box::pin(exec::checkpoint::checkpoint(writer, scratch, &mut source, &options)).await?;
-    let tail = &writer.row().tail;
-    let stands = Position { epoch: tail.epoch, lsn: tail.lsn };
-    let checkpoint = meter.step();
-
-    // From here on the checkpoint is published, and what fails is done by the next one.
-    let snapshot = later(door, "manifest snapshot", snapshot_if_due(writer, Some(&mut source)).await)?.flatten();
-    let snapshotted = meter.step();
-    // A reader's transaction keeps a WAL from starting over, and in rollback mode writers from committing.
-    let changed_since = source.end().unwrap_or(true);
-    let chunks: Vec<ChunkId> =
-        done.iter().flat_map(|done| &done.plan.chunks).map(|chunk| chunk.chunk).collect();
-    let coalesced = match args.no_coalesce || done.is_none() {
-        true => None,
-        false => {
-            let work = Box::pin(coalesce(writer, scratch, Some(&chunks), settings.compression.value));
-            later(door, "coalescing", work.await)?.filter(|done| done.records > 0)
+    if !open::is_sparse(&place) {
+        let mut source = SqliteSource::open(&file, BUSY_TIMEOUT)?;
+        // A damaged database is found before anything is made for it, here or there.
+        if args.check || (place.found.is_none() && !args.no_check) {
+            checked(&mut source, args.check, door)?;
         }
-    };
-    let coalescing = meter.step();
-    let steps = Steps { opening, checkpoint, snapshotted, coalescing };
-    let told = Report {
-        place: &place,
-        finished_intent: *finished_intent,
-        stands,
-        done,
-        snapshot,
-        coalesced,
-        steps,
-        total: meter.all(),
-        changed_since,
-    };
+        if args.dry_run {
+            let (found, asked) = looked(&place, &settings, &components).await?;
+            return dry_run(&place, &components, &found, &asked, &mut source);
+        }
+    }
+    let database = OpenDatabase::open(&file, door.said())?;
+    let mut source = database.live()?;
+    if args.dry_run {
+        let (found, asked) = looked(&place, &settings, &components).await?;
+        source.begin(found.row.meta.id, found.row.tail.figures.generation)?;
+        return dry_run(&place, &components, &found, &asked, &mut *source);
+    }
+    let options = live::Options { no_coalesce: args.no_coalesce };
+    let done = Box::pin(live::checkpoint(&place, &settings, &components, &mut *source, options)).await?;
+    for later in &done.later {
+        door.screen.warn(&format!(
+            "the checkpoint is published; what was due after it failed, and is tried again after the next one: {later}"
+        ));
+    }
+    let told = Report { place: &place, changed_since: source.commits_left() > 0, done };
     Ok(Told::done(told.json(), told.text()))
 }
 
@@ -105,33 +82,22 @@ fn checked(source: &mut SqliteSource, asked_for: bool, door: &Door) -> anyhow::R
     }
 }
 
-/// Work that follows a checkpoint: when it fails the checkpoint stays good, and the next one does it.
-fn later<T>(door: &Door, what: &str, done: Result<T, EngineError>) -> anyhow::Result<Option<T>> {
-    match done {
-        Ok(done) => Ok(Some(done)),
-        Err(error) if error.is_crash() => Err(error.into()),
-        Err(error) => {
-            door.screen.warn(&format!(
-                "the checkpoint is published; the {what} that was due after it failed, and is tried again after the next one: \
-                 {error}"
-            ));
-            Ok(None)
-        }
-    }
+/// What opening it for writing would find, and what looking cost.
+async fn looked(place: &Place, settings: &Settings, components: &Components) -> anyhow::Result<(Preview, Totals)> {
+    let (existing, remote) = place.existing(settings, components)?;
+    let found = preview(&existing, components, &place.target(settings)?).await?;
+    Ok((found, remote.map(|remote| remote.totals()).unwrap_or_default()))
 }
 
-async fn dry_run(
+fn dry_run(
     place: &Place,
-    settings: &Settings,
     components: &Components,
-    source: &mut SqliteSource,
+    found: &Preview,
+    asked: &Totals,
+    source: &mut dyn PageSource,
 ) -> anyhow::Result<Told> {
-    let (existing, remote) = place.existing(settings, components)?;
-    let target = place.target(settings)?;
-    let found = preview(&existing, components, &target).await?;
     let policy = Options::default().policy;
     let planned = exec::checkpoint::planned(&*found.manifest, &found.row, source, &policy, &*components.progress)?;
-    let asked = remote.map(|remote| remote.totals()).unwrap_or_default();
     let Planned { difference, plan } = planned;
     let chunks: Vec<Value> = plan.iter().flat_map(|plan| &plan.chunks).map(chunk_json).collect();
     let json = json!({
@@ -145,7 +111,7 @@ async fn dry_run(
         "chunks": chunks,
         "chunks_unchanged": plan.as_ref().map(|plan| plan.unchanged),
         "estimate": plan.as_ref().map(|plan| json!({ "bytes": plan.estimate.bytes, "puts": plan.estimate.puts })),
-        "cost": words::cost_json(&asked),
+        "cost": words::cost_json(asked),
     });
     let mut text = match (found.is_new, found.unfinished) {
         (true, _) => format!("{}: a new volume (its claim and a test of conditional PUT come on top)\n", place.url()),
@@ -197,23 +163,10 @@ fn chunk_json(chunk: &littoral_engine::ChunkPlan) -> Value {
     })
 }
 
-struct Steps {
-    opening: Totals,
-    checkpoint: Totals,
-    snapshotted: Totals,
-    coalescing: Totals,
-}
-
 struct Report<'a> {
     place: &'a Place,
-    finished_intent: bool,
-    stands: Position,
-    done: Option<Checkpointed>,
-    snapshot: Option<Written>,
-    coalesced: Option<Coalesced>,
-    steps: Steps,
-    total: Totals,
     changed_since: bool,
+    done: Done,
 }
 
 impl Report<'_> {
@@ -222,10 +175,10 @@ impl Report<'_> {
             "verb": "checkpoint",
             "dry_run": false,
             "volume": self.place.url(),
-            "position": self.stands.to_string(),
-            "changed": self.done.is_some(),
-            "finished_interrupted": self.finished_intent,
-            "checkpoint": self.done.as_ref().map(|done| json!({
+            "position": self.done.position.to_string(),
+            "changed": self.done.checkpoint.is_some(),
+            "finished_interrupted": self.done.finished_intent,
+            "checkpoint": self.done.checkpoint.as_ref().map(|done| json!({
                 "position": done.position.to_string(),
                 "record": done.seq.0,
                 "generation": done.generation.0,
@@ -235,13 +188,13 @@ impl Report<'_> {
                 "blobs": done.blobs,
                 "blobs_resumed": done.resumed,
             })),
-            "snapshot": self.snapshot.map(|snapshot| json!({
+            "snapshot": self.done.snapshot.map(|snapshot| json!({
                 "record": snapshot.seq.0,
                 "shards": snapshot.shards,
                 "rows": snapshot.rows,
                 "bytes": snapshot.bytes,
             })),
-            "coalesced": self.coalesced.map(|done| json!({
+            "coalesced": self.done.coalesced.map(|done| json!({
                 "chunks": done.chunks,
                 "deltas": done.deltas,
                 "bytes": done.bytes,
@@ -249,22 +202,22 @@ impl Report<'_> {
             })),
             "changed_since": self.changed_since,
             "cost": {
-                "open": words::cost_json(&self.steps.opening),
-                "checkpoint": words::cost_json(&self.steps.checkpoint),
-                "snapshot": words::cost_json(&self.steps.snapshotted),
-                "coalesce": words::cost_json(&self.steps.coalescing),
-                "total": words::cost_json(&self.total),
+                "open": words::cost_json(&self.done.cost.opening),
+                "checkpoint": words::cost_json(&self.done.cost.checkpoint),
+                "snapshot": words::cost_json(&self.done.cost.snapshot),
+                "coalesce": words::cost_json(&self.done.cost.coalescing),
+                "total": words::cost_json(&self.done.cost.total),
             },
         })
     }
 
     fn text(&self) -> String {
         let mut text = String::new();
-        if self.finished_intent {
+        if self.done.finished_intent {
             text.push_str("an interrupted publication was finished first\n");
         }
-        match &self.done {
-            None => text.push_str(&format!("{}: nothing changed since {}\n", self.place.url(), self.stands)),
+        match &self.done.checkpoint {
+            None => text.push_str(&format!("{}: nothing changed since {}\n", self.place.url(), self.done.position)),
             Some(done) => {
                 let count = |word: &str| done.plan.chunks.iter().filter(|chunk| chunk.action.word() == word).count() as u64;
                 let kinds: Vec<String> = ["rewrite", "delta", "drop"]
@@ -293,15 +246,15 @@ impl Report<'_> {
                 text.push_str(&format!("  {name:<11}{}{what}\n", words::cost(totals)));
             }
         };
-        step("open", &self.steps.opening, String::new());
-        step("checkpoint", &self.steps.checkpoint, String::new());
+        step("open", &self.done.cost.opening, String::new());
+        step("checkpoint", &self.done.cost.checkpoint, String::new());
         let rows = |snapshot: Written| format!(": manifest snapshot, {}", words::some(snapshot.rows as u64, "row"));
-        step("snapshot", &self.steps.snapshotted, self.snapshot.map(rows).unwrap_or_default());
+        step("snapshot", &self.done.cost.snapshot, self.done.snapshot.map(rows).unwrap_or_default());
         let merged = |done: Coalesced| {
             let deltas = words::some(done.deltas as u64, "delta");
             format!(": {deltas} of {} merged", words::some(done.chunks as u64, "chunk"))
         };
-        step("coalesce", &self.steps.coalescing, self.coalesced.map(merged).unwrap_or_default());
+        step("coalesce", &self.done.cost.coalescing, self.done.coalesced.map(merged).unwrap_or_default());
         text
     }
 }

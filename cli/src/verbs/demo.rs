@@ -1,6 +1,6 @@
 //! `littoral demo`: the main job on the embedded default, told step by step, in a temporary folder.
 
-use super::{checkpoint, history, restore, snapshot};
+use super::{checkpoint, history, hydrate, restore, snapshot};
 use crate::door::Door;
 use crate::exit::{Exit, Fault};
 use crate::screen::Told;
@@ -8,6 +8,7 @@ use crate::sqlite::{BUSY_TIMEOUT, integrity_check};
 use crate::words;
 use anyhow::Context;
 use littoral_engine::exec::restore::At;
+use littoral_engine::open;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -27,7 +28,8 @@ pub struct Args {
 /// Does it.
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let folder = tempfile::Builder::new().prefix("littoral-demo-").tempdir().context("the system has no temporary folder")?;
-    let story = Story { door, inner: door.within(), folder: folder.path().to_owned(), steps: Vec::new() };
+    let root = folder.path().to_owned();
+    let story = Story { door, inner: door.within(), at: root.clone(), folder: root, steps: Vec::new() };
     let steps = Box::pin(story.tell(args.rows)).await?;
     let kept = args.keep.then(|| folder.keep());
     let text = match &kept {
@@ -42,12 +44,14 @@ struct Story<'a> {
     /// Where the verbs are used: nobody's settings, nothing shown.
     inner: Door,
     folder: PathBuf,
+    /// Where the database is now.
+    at: PathBuf,
     steps: Vec<Value>,
 }
 
 impl Story<'_> {
     fn database(&self) -> PathBuf {
-        self.folder.join("notes.db")
+        self.at.join("notes.db")
     }
 
     fn chapter(&mut self, title: &str, told: &str, document: Value) {
@@ -63,15 +67,15 @@ impl Story<'_> {
         let file = self.database();
         self.door.screen.say(&format!("The main job of littoral, in {}", self.folder.display()));
 
-        make(&file, rows).await?;
+        self.make(rows).await?;
         let size = fs::metadata(&file)?.len();
         let told = format!("notes.db: {} notes, {}", words::count(rows), words::bytes(size));
-        self.chapter("A SQLite database, made with plain SQL", &told, json!({ "rows": rows, "bytes": size }));
+        self.chapter("A SQLite database, opened through littoral and filled with plain SQL", &told, json!({ "rows": rows, "bytes": size }));
 
         self.checkpoint("Its first checkpoint: everything goes to the object store, compressed").await?;
 
-        sql(&file, "UPDATE notes SET body = body || ' (revised)' WHERE id % 997 = 0; INSERT INTO notes(body) VALUES ('one more')")
-            .await?;
+        let revise = "UPDATE notes SET body = body || ' (revised)' WHERE id % 997 = 0; INSERT INTO notes(body) VALUES ('one more')";
+        self.sql(revise).await?;
         let first = self.checkpoint("A few notes change; the next checkpoint carries only the pages that did").await?;
         let old = copy(&file, &self.folder.join("expected-1.db"))?;
 
@@ -79,13 +83,14 @@ impl Story<'_> {
         let done = Box::pin(snapshot::create(file.clone().into(), name, &self.inner)).await?;
         self.chapter("This state gets a name, which no prune takes away", &done.text, done.json);
 
-        sql(&file, "DELETE FROM notes WHERE id > 10; VACUUM").await?;
-        self.checkpoint("An accident: nearly all notes are deleted, and that is checkpointed too").await?;
-        let new = copy(&file, &self.folder.join("expected-2.db"))?;
-
         let lost = self.lose_the_machine()?;
         let told = format!("deleted: {}\nleft: .littoral/remote, which could as well be a bucket", lost.join(", "));
         self.chapter("The machine is lost: everything local is deleted, but not the remote", &told, json!({ "deleted": lost }));
+
+        self.open_elsewhere(rows).await?;
+        self.sql("DELETE FROM notes WHERE id > 10; VACUUM").await?;
+        self.checkpoint("An accident: nearly all notes are deleted, and that is checkpointed too").await?;
+        let new = copy(&self.database(), &self.folder.join("expected-2.db"))?;
 
         self.restore("The newest state is restored to a plain file", "newest.db", None, &new).await?;
         let at = At::Snapshot("before-the-accident".parse().context("a name")?);
@@ -93,9 +98,84 @@ impl Story<'_> {
         let at = At::Lsn(first);
         self.restore("The same by its place in the history", "again.db", Some(at), &old).await?;
 
-        let done = history::run(history::Args { target: file.into(), limit: 20, before: None }, &self.inner).await?;
+        let file = self.database().into();
+        let done = history::run(history::Args { target: file, limit: 20, before: None }, &self.inner).await?;
         self.chapter("The history tells it all", &done.text, done.json);
         Ok(self.steps)
+    }
+
+    /// Another machine has nothing but the remote's address.
+    async fn open_elsewhere(&mut self, rows: u32) -> anyhow::Result<()> {
+        let remote = self.remote()?;
+        let elsewhere = self.folder.join("elsewhere");
+        fs::create_dir(&elsewhere)?;
+        self.at = elsewhere;
+        let file = self.database();
+        // The lost machine has released nothing: its term is ended by name.
+        let connection = littoral::Builder::new(&file).remote(remote).volume("notes.db").takeover(1).open().await?;
+        let id = rows / 2;
+        let mut found = connection.query("SELECT body FROM notes WHERE id = ?1", [i64::from(id)]).await?;
+        let body: String = found.next().await?.context("the note is there")?.get(0)?;
+        drop(found);
+        let (here, all) = littoral_vfs::sparse(&file.canonicalize()?).context("not everything is here")?;
+        let told = format!(
+            "note {id}: {}...\n{} of {} were fetched to answer",
+            body.chars().take(30).collect::<String>(),
+            words::count(here),
+            words::some(all, "page")
+        );
+        let document = json!({ "note": id, "pages_here": here, "pages": all });
+        self.chapter("Another machine opens the database from the remote at once, and reads one note", &told, document);
+
+        connection.execute("INSERT INTO notes(body) VALUES ('written elsewhere')", ()).await?;
+        drop(connection);
+        self.checkpoint("It takes over and writes on; its checkpoint carries what it wrote").await?;
+        let done = hydrate::run(hydrate::Args { file: self.database().into() }, &self.inner).await?;
+        self.chapter("What it has not read yet is fetched: the file is a plain SQLite database again", &done.text, done.json);
+        Ok(())
+    }
+
+    /// A database of words, as notes have.
+    async fn make(&self, rows: u32) -> anyhow::Result<()> {
+        const WORDS: &str = "tide harbour ledger granite signal orchard meridian copper lantern estuary column gravel \
+                             archive thimble current beacon";
+        let connection = self.connect().await?;
+        connection.execute_batch("CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT NOT NULL)").await?;
+        connection.execute_batch("CREATE INDEX by_body ON notes(body)").await?;
+        let words: Vec<&str> = WORDS.split_whitespace().collect();
+        connection.execute("BEGIN", ()).await?;
+        // A small generator of our own, so that every demo tells the same story.
+        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+        for _ in 0..rows {
+            let mut body = String::new();
+            for _ in 0..12 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = usize::try_from(state >> 33).unwrap_or(0) % words.len();
+                body.push_str(words[at]);
+                body.push(' ');
+            }
+            connection.execute("INSERT INTO notes(body) VALUES (?1)", [body]).await?;
+        }
+        connection.execute("COMMIT", ()).await?;
+        settle(&connection).await
+    }
+
+    async fn sql(&self, statements: &str) -> anyhow::Result<()> {
+        let connection = self.connect().await?;
+        connection.execute_batch(statements).await?;
+        settle(&connection).await
+    }
+
+    async fn connect(&self) -> anyhow::Result<littoral::libsql::Connection> {
+        let remote = self.remote()?;
+        Ok(littoral::Builder::new(self.database()).remote(remote).volume("notes.db").open().await?)
+    }
+
+    /// The remote of the machine that is lost later.
+    fn remote(&self) -> anyhow::Result<String> {
+        let folder = self.folder.join(".littoral").join("remote");
+        fs::create_dir_all(&folder)?;
+        open::directory_url(&folder).context("a temporary folder whose name is text")
     }
 
     /// Checkpoints, and gives the commit's number.
@@ -160,48 +240,8 @@ impl Story<'_> {
     }
 }
 
-/// A database of words, as notes have.
-async fn make(file: &Path, rows: u32) -> anyhow::Result<()> {
-    const WORDS: &str = "tide harbour ledger granite signal orchard meridian copper lantern estuary column gravel \
-                         archive thimble current beacon";
-    let connection = connect(file).await?;
-    connection
-        .execute_batch(
-            "PRAGMA journal_mode = WAL;
-             CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT NOT NULL);
-             CREATE INDEX by_body ON notes(body);",
-        )
-        .await?;
-    let words: Vec<&str> = WORDS.split_whitespace().collect();
-    connection.execute("BEGIN", ()).await?;
-    // A small generator of our own, so that every demo tells the same story.
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    for _ in 0..rows {
-        let mut body = String::new();
-        for _ in 0..12 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let at = usize::try_from(state >> 33).unwrap_or(0) % words.len();
-            body.push_str(words[at]);
-            body.push(' ');
-        }
-        connection.execute("INSERT INTO notes(body) VALUES (?1)", [body]).await?;
-    }
-    connection.execute("COMMIT", ()).await?;
-    settle(&connection).await
-}
-
-async fn sql(file: &Path, statements: &str) -> anyhow::Result<()> {
-    let connection = connect(file).await?;
-    connection.execute_batch(statements).await?;
-    settle(&connection).await
-}
-
-async fn connect(file: &Path) -> anyhow::Result<libsql::Connection> {
-    Ok(libsql::Builder::new_local(file).build().await?.connect()?)
-}
-
 /// Brings everything into the database file, so that a copy of that file alone is a copy of the database.
-async fn settle(connection: &libsql::Connection) -> anyhow::Result<()> {
+async fn settle(connection: &littoral::libsql::Connection) -> anyhow::Result<()> {
     let mut rows = connection.query("PRAGMA wal_checkpoint(TRUNCATE)", ()).await?;
     while rows.next().await?.is_some() {}
     Ok(())

@@ -30,6 +30,12 @@ macro_rules! verbs {
 verbs! {
     /// Publish what changed in a database
     Checkpoint = checkpoint,
+    /// Run SQL on a database, opened from its volume where it is not here
+    Shell = shell,
+    /// Open a database from its volume, and say what is here
+    Open = open,
+    /// Fetch everything that is not here, until the database is a plain file
+    Hydrate = hydrate,
     /// Make a plain database file of a published state
     Restore = restore,
     /// Where a volume stands, and whose it is

@@ -1,6 +1,6 @@
 //! Where a checkpoint's pages come from.
 
-use littoral_types::{Generation, PageCount, PageNo, PageSize, VolumeId};
+use littoral_types::{Epoch, Generation, PageCount, PageNo, PageSize, VolumeId};
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -75,4 +75,10 @@ pub trait LiveSource: PageSource {
 
     /// What was read is in the object store as this generation, or was found to be what is there.
     fn published(&mut self, volume: VolumeId, generation: Generation);
+
+    /// Somebody else's term began: whoever has the database open is to know (rule P4).
+    fn superseded(&mut self, epoch: Epoch, owner: &str);
+
+    /// Commits that nobody has published yet, as far as anybody counted.
+    fn commits_left(&self) -> u64;
 }

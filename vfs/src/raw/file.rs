@@ -297,7 +297,7 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
     }
     let Some(said) = said::read(&path, &parameters, library.is_default())? else { return Ok(None) };
     let read_only = flags & code::OPEN_READWRITE == 0;
-    let database = Database::open(&path, library.id(), &said, read_only)?;
+    let database = Database::open(&path, library, &said, read_only)?;
     database.prepare(&said)?;
     let shm = Shm { index: ptr::null(), readers: 0 };
     let lock = code::LOCK_NONE;

@@ -19,6 +19,12 @@ unsafe impl Send for Library {}
 // SAFETY: R4.
 unsafe impl Sync for Library {}
 
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Library({:#x})", self.id())
+    }
+}
+
 impl Library {
     /// Tells one library of this process from another.
     pub(crate) fn id(&self) -> usize {

@@ -1,0 +1,137 @@
+//! A database that this process has open through the VFS: tracked, and fetched where it is not all here.
+
+use super::raw::{Cell, Connection, Failure};
+use littoral_engine::settings::Key;
+use littoral_ports::{LiveSource, SourceError};
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Held open as long as this lives.
+#[derive(Debug)]
+pub struct OpenDatabase {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// What a statement answered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Answer {
+    /// The names of its columns; none for one that answers nothing.
+    pub columns: Vec<String>,
+    /// Its rows.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+impl OpenDatabase {
+    /// Opens a database file, or one that is in an object store alone, with what was said of it.
+    pub fn open(file: &Path, said: &[(Key, OsString)]) -> Result<Self, SourceError> {
+        let path = absolute(file)?;
+        let connection = Connection::through_vfs(&uri(&path, said)).map_err(|failure| {
+            let why = littoral_vfs::take_error().unwrap_or(failure.message);
+            SourceError::Failed(format!("{}: {why}", file.display()))
+        })?;
+        Ok(Self { path, connection })
+    }
+
+    /// Whether a text ends with a whole statement.
+    pub fn is_complete(sql: &str) -> bool {
+        CString::new(sql).is_ok_and(|sql| Connection::is_complete(&sql))
+    }
+
+    /// Runs the statements of a text, and hands over what each answers. Ends at the first that fails, in SQLite's words and ours.
+    pub fn run(&self, sql: &str, told: &mut dyn FnMut(Answer)) -> Result<(), String> {
+        let mut rest = CString::new(sql).map_err(|_| "there is a zero byte in it".to_owned())?;
+        loop {
+            // What an earlier statement met explains nothing of this one.
+            let _ = littoral_vfs::take_error();
+            let (statement, behind) = self.connection.first(&rest).map_err(explained)?;
+            if let Some(mut statement) = statement {
+                let mut answer = Answer { columns: statement.columns(), rows: Vec::new() };
+                while statement.step().map_err(explained)? {
+                    answer.rows.push(statement.row());
+                }
+                told(answer);
+            }
+            let left = rest.to_bytes().get(behind..).unwrap_or_default();
+            if behind == 0 || left.is_empty() {
+                return Ok(());
+            }
+            // A part of what had no zero in it has none.
+            rest = CString::new(left).unwrap_or_default();
+        }
+    }
+
+    /// Its pages, for a checkpoint.
+    pub fn live(&self) -> Result<Box<dyn LiveSource>, SourceError> {
+        littoral_vfs::live(&self.path).unwrap_or_else(|| Err(self.lost()))
+    }
+
+    /// How many of how many pages are here; `None` when all of it is.
+    pub fn sparse(&self) -> Option<(u64, u64)> {
+        littoral_vfs::sparse(&self.path)
+    }
+
+    /// Fetches all pages.
+    pub fn hydrate(&self, told: &mut dyn FnMut(u64, u64)) -> Result<(), SourceError> {
+        match littoral_vfs::hydrate(&self.path, told) {
+            Some(done) => done.map_err(SourceError::Failed),
+            None => Err(self.lost()),
+        }
+    }
+
+    fn lost(&self) -> SourceError {
+        SourceError::Failed(format!("{}: not open through the VFS", self.path.display()))
+    }
+}
+
+fn explained(failure: Failure) -> String {
+    match littoral_vfs::take_error() {
+        Some(why) if !failure.message.contains(&why) => format!("{}: {why}", failure.message),
+        _ => failure.message,
+    }
+}
+
+/// As SQLite will name it: links on the way are followed.
+fn absolute(file: &Path) -> Result<PathBuf, SourceError> {
+    let failed = |error: std::io::Error| SourceError::Failed(format!("{}: {error}", file.display()));
+    if let Ok(path) = file.canonicalize() {
+        return Ok(path);
+    }
+    let whole = std::path::absolute(file).map_err(failed)?;
+    match (whole.parent(), whole.file_name()) {
+        (Some(folder), Some(name)) => Ok(folder.canonicalize().map_err(failed)?.join(name)),
+        _ => Err(SourceError::Failed(format!("{}: no file's name", file.display()))),
+    }
+}
+
+fn uri(path: &Path, said: &[(Key, OsString)]) -> String {
+    let mut uri = format!("file:{}?vfs=littoral", spelled(path.as_os_str().as_bytes()));
+    for (key, value) in said {
+        uri.push_str(&format!("&{}={}", key.name(), spelled(value.as_bytes())));
+    }
+    uri
+}
+
+fn spelled(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => text.push(char::from(*byte)),
+            _ => text.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_means_something_in_a_uri_is_spelled_out() {
+        let said = [(Key::Remote, "s3://b/p&x=1".into()), (Key::Volume, "v".into())];
+        let expected = "file:/a%20b/50%25%3f.db?vfs=littoral&remote=s3%3a//b/p%26x%3d1&volume=v";
+        assert_eq!(uri(Path::new("/a b/50%?.db"), &said), expected);
+    }
+}
