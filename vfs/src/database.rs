@@ -57,16 +57,21 @@ impl Database {
         let open = open.get_or_insert_default();
         if let Some(known) = open.get(path).and_then(Weak::upgrade).filter(|known| known.process == process) {
             if known.library.id() != library.id() {
-                return Err(format!(
-                    "{}: another SQLite library of this process has it open. Each would drop the other's locks when it closes the \
-                     file: open a database through one library only",
-                    path.display()
-                ));
+                return Err(of_another_library(path));
             }
             if !read_only {
                 known.look_again();
             }
             return Ok(known);
+        }
+        let theirs = |known: &Arc<Self>| known.process == process && known.library.id() != library.id();
+        let mut others = open.values().filter_map(Weak::upgrade).filter(theirs).peekable();
+        // By another name it is the same file, and has the same locks.
+        if others.peek().is_some()
+            && let Some(file) = Trace::of(path)
+            && others.any(|known| Trace::of(&known.path).is_some_and(|other| other.is_same_file(&file)))
+        {
+            return Err(of_another_library(path));
         }
         let new = Arc::new(Self {
             path: path.to_owned(),
@@ -213,6 +218,14 @@ impl Database {
         }
         true
     }
+}
+
+fn of_another_library(path: &Path) -> String {
+    format!(
+        "{}: another SQLite library of this process has it open. Each would drop the other's locks when it closes the file: open a \
+         database through one library only",
+        path.display()
+    )
 }
 
 /// A connection was closed, and the inner file with it. The last one of this process may wait for a checkpoint (`close_wait`), then

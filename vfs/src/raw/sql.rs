@@ -33,8 +33,11 @@ pub(crate) unsafe fn register(library: &'static Library, db: *mut abi::Connectio
                 let create = library.api.create_function_v2;
                 create(db, name.as_ptr(), arguments, flags, data, CALLS.get(place).copied(), None, None, None)
             };
-            if answer != code::OK {
-                return answer;
+            match answer {
+                code::OK => {}
+                // It is there already, and the statement that loads us is running: `SELECT load_extension(...)`.
+                code::BUSY => return code::OK,
+                failed => return failed,
             }
         }
     }
