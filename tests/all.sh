@@ -3,8 +3,9 @@
 #
 #     bash tests/all.sh
 #
-# What the machine lacks is installed: the sqlite3 shell, and SeaweedFS, the S3 server that tests run against. The first
-# run compiles for some minutes; a fresh clone on the same machine does not again. Arguments are passed on to `cargo test`.
+# What the machine lacks is installed: the sqlite3 shell, SeaweedFS, the S3 server that tests run against, and the programs that
+# the extension is tried in. The first run compiles for some minutes; a fresh clone on the same machine does not again.
+# Arguments are passed on to `cargo test`.
 # The last line sums up; the exit code is 0 when all tests passed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../.ci/machine.sh"
@@ -14,6 +15,8 @@ prepare "all tests"
 apt_if_missing sqlite3 sqlite3
 say "an S3 server for tests: tests/s3/server.sh --install"
 bash tests/s3/server.sh --install || fail "SeaweedFS cannot be installed"
+say "programs that load the extension: tests/hosts/programs.sh --install"
+bash tests/hosts/programs.sh --install || fail "Python with apsw, or Node with better-sqlite3, cannot be installed"
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

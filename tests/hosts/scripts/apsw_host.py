@@ -1,0 +1,28 @@
+"""apsw, with the SQLite that it brings: writes, checkpoints."""
+import os
+
+import apsw
+
+loader = apsw.Connection(":memory:")
+loader.enable_load_extension(True)
+loader.load_extension(os.environ["EXTENSION"])
+loader.close()
+assert "littoral" in apsw.vfs_names(), apsw.vfs_names()
+
+flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+conn = apsw.Connection(f"file:app.db?vfs=littoral&remote={os.environ['REMOTE']}", flags=flags)
+conn.pragma("journal_mode", "wal")
+conn.execute("CREATE TABLE t(n INTEGER, text TEXT)")
+with conn:
+    conn.executemany("INSERT INTO t VALUES (?, ?)", [(n, f"text {n}") for n in range(1, 1001)])
+position = conn.pragma("littoral_checkpoint")
+assert position.startswith("1."), position
+status = dict(conn.execute("SELECT name, value FROM littoral_status"))
+assert status["position"] == position and status["safe"].startswith("yes"), status
+try:
+    conn.pragma("littoral_chekpoint")
+except apsw.SQLError as error:
+    assert "did you mean littoral_checkpoint?" in str(error), error
+else:
+    raise AssertionError("a pragma that is none was answered")
+conn.close()

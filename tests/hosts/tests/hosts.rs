@@ -1,0 +1,86 @@
+//! Each host, as its users use it: open, write, checkpoint, lose the machine, restore, and the same rows are there.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use littoral_hosts::{Place, QUESTION, ROWS, WRITTEN, built, program, room, said};
+use std::fs;
+use std::process::Command;
+
+fn comes_back(place: &Place, volume: &str) {
+    place.lose_machine();
+    place.restore(volume, "back.db");
+    assert_eq!(place.stock("back.db", QUESTION), WRITTEN);
+}
+
+#[test]
+fn the_sqlite3_shell() {
+    let place = Place::new();
+    let script = fs::read_to_string(room().join("scripts/shell.sql")).unwrap();
+    let script =
+        script.replace("${EXTENSION}", built().extension.to_str().unwrap()).replace("${REMOTE}", &place.remote());
+    fs::write(place.machine().join("script.sql"), script).unwrap();
+    let told = said(place.host("sqlite3").args(["-batch", "-cmd", ".read script.sql", ":memory:", ""]));
+    let told: Vec<&str> = told.lines().collect();
+    assert_eq!(told[0], "wal", "{told:?}");
+    assert!(told[1].starts_with("1."), "{told:?}");
+    assert_eq!(told[2..], ["1", "1", "1"], "{told:?}");
+    comes_back(&place, "app.db");
+}
+
+#[test]
+fn pythons_own_sqlite3() {
+    let place = Place::new();
+    place.python("python.py");
+    comes_back(&place, "app.db");
+}
+
+#[test]
+fn apsw() {
+    let place = Place::new();
+    place.python("apsw_host.py");
+    comes_back(&place, "app.db");
+}
+
+fn node(place: &Place) -> Command {
+    let folder = program("node");
+    let mut node = place.host(folder.join("bin/node"));
+    node.env("NODE_PATH", folder.join("node_modules"));
+    node
+}
+
+#[test]
+fn s19_better_sqlite3_by_the_default_vfs_and_databases_that_nobody_names_are_left_alone() {
+    let place = Place::new();
+    said(node(&place).arg(room().join("scripts/better_sqlite3.js")));
+    assert_eq!(place.files(), ["configured", "other"]);
+    comes_back(&place, "app.db");
+}
+
+#[test]
+fn better_sqlite3_with_a_variable() {
+    let place = Place::new();
+    let script = room().join("scripts/variable.js");
+    let volume = said(node(&place).env("LITTORAL_REMOTE", place.remote()).arg(&script));
+    let volume = volume.trim_end().strip_prefix(&format!("{}/", place.remote())).expect("in the remote that was named");
+    assert!(volume.starts_with("app.db"), "{volume}");
+    comes_back(&place, volume);
+    // A name that every database could have is told apart by its path.
+    assert_ne!(volume, "app.db");
+}
+
+#[tokio::test]
+async fn libsql_by_the_binding() {
+    let place = Place::new();
+    {
+        let path = place.machine().join("app.db");
+        let conn = littoral::Builder::new(path).remote(place.remote()).open().await.unwrap();
+        conn.execute("CREATE TABLE t(n INTEGER, text TEXT)", ()).await.unwrap();
+        let transaction = conn.transaction().await.unwrap();
+        for n in 1..=ROWS {
+            transaction.execute("INSERT INTO t VALUES (?1, ?2)", (n, format!("text {n}"))).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
+        littoral::checkpoint(&conn).await.unwrap();
+    }
+    comes_back(&place, "app.db");
+}
