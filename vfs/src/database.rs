@@ -8,11 +8,12 @@
 
 use crate::raw::file::Bytes;
 use crate::raw::library::Library;
+use crate::raw::walindex::Header;
 use crate::said::Said;
 use crate::sparse::Sparse;
 use littoral_engine::lazy::Lazy;
 use littoral_engine::open::store_root;
-use littoral_engine::tracker::{Trace, Tracker};
+use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -167,7 +168,7 @@ impl Database {
     }
 
     /// Another connection came: is it still the same file?
-    fn look_again(&self) {
+    pub(crate) fn look_again(&self) {
         let first = self.file.get().copied().flatten();
         let is_same = first.zip(Trace::of(&self.path)).is_some_and(|(first, now)| first.is_same_file(&now));
         if let Some(tracker) = self.tracker().filter(|_| !is_same) {
@@ -180,6 +181,66 @@ impl Database {
     pub(crate) fn mark(&self, offset: u64, len: u64) {
         if let Some(tracker) = self.tracker() {
             tracker.mark(offset, len);
+        }
+    }
+
+    /// What writers of ours have not marked is marked now, or nothing is known any more (rule S7): who took the WAL's write lock, or
+    /// reads under its index, finds the place that the last one of ours left, or somebody else has written meanwhile.
+    /// `pages` answers which pages the frames after a place and up to another hold.
+    pub(crate) fn catch_up(&self, header: Header, pages: impl FnOnce(u64, u64) -> Option<Vec<u32>>) {
+        let Some(tracker) = self.tracker() else { return };
+        let (seen, now) = (tracker.witnessed(), header.place());
+        if seen == now {
+            return;
+        }
+        let missed =
+            (seen.salts == now.salts && seen.frame < now.frame).then(|| pages(seen.frame, now.frame)).flatten();
+        match missed {
+            Some(missed) => self.mark_pages(&missed, header.page_size()),
+            None => tracker.mark_unknown(),
+        }
+        tracker.witness(now);
+    }
+
+    /// These pages may be others than before.
+    pub(crate) fn mark_pages(&self, pages: &[u32], page_size: u64) {
+        for before in pages.iter().filter_map(|page| page.checked_sub(1)) {
+            self.mark(u64::from(before) * page_size, page_size);
+        }
+    }
+
+    /// A new WAL begins; somebody of ours writes its header.
+    pub(crate) fn wal_begins(&self, salts: u64) {
+        if let Some(tracker) = self.tracker() {
+            tracker.witness(WalPlace { salts, frame: 0 });
+        }
+    }
+
+    /// The first page is written, with this change counter. In rollback mode each commit moves it by one, and whoever finds it
+    /// further on than that was not alone (rule S7).
+    pub(crate) fn counted(&self, counter: u32, is_wal: bool) {
+        let Some(tracker) = self.tracker() else { return };
+        let before = tracker.counter();
+        let follows = before.is_some_and(|before| counter == before || counter == before.wrapping_add(1));
+        if !is_wal && !follows {
+            tracker.mark_unknown();
+        }
+        tracker.set_counter(counter);
+    }
+
+    /// A connection begins with a WAL. Where there was none, the file must be what it was when there was none.
+    pub(crate) fn wal_opens(&self) {
+        if let Some(tracker) = self.tracker()
+            && tracker.has_changed_without_a_wal(Trace::of(&self.path))
+        {
+            tracker.mark_unknown();
+        }
+    }
+
+    /// The last connection of all takes the WAL away, while nobody else can read or write.
+    pub(crate) fn wal_ends(&self) {
+        if let Some(tracker) = self.tracker() {
+            tracker.witness_no_wal(Trace::of(&self.path));
         }
     }
 
@@ -229,8 +290,8 @@ fn of_another_library(path: &Path) -> String {
 }
 
 /// A connection was closed, and the inner file with it. The last one of this process may wait for a checkpoint (`close_wait`), then
-/// says goodbye.
-pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Library) {
+/// says goodbye. `trace` is what the file looked like before it was last asked whether somebody else had written.
+pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Library, trace: Option<Trace>) {
     if database.process != std::process::id() {
         return;
     }
@@ -251,6 +312,6 @@ pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Lib
         open.remove(&database.path);
     }
     if let Some(tracker) = database.tracker() {
-        tracker.leave(&database.path);
+        tracker.leave(trace);
     }
 }

@@ -31,6 +31,8 @@ const ROUNDS_MAX: u32 = 8;
 const BUSY_MS: u32 = 5_000;
 /// A transaction begins between two commits, or it begins again.
 const TRIES_MAX: u32 = 10_000;
+/// How often it is looked whether a writer of ours has begun the WAL, a millisecond apart.
+const VOUCHES_MAX: u32 = 20;
 
 const WAL_HEADER: u64 = 32;
 const FRAME_HEADER: u64 = 24;
@@ -57,7 +59,6 @@ pub(crate) struct Live {
     rounds: u32,
     commits: u64,
     commits_before: u64,
-    settled: bool,
 }
 
 /// One read transaction's view.
@@ -74,6 +75,8 @@ struct View {
 impl Live {
     /// Opens the database for reading, in the library that has it open.
     pub(crate) fn open(library: &'static Library, database: Arc<Database>) -> Result<Self, SourceError> {
+        // What is opened here is what has the name now.
+        database.look_again();
         let told = |failure: Failure| explained(&database, &failure);
         let connection = Connection::open(library, database.path(), BUSY_MS).map_err(told)?;
         let mut live = Self {
@@ -90,7 +93,6 @@ impl Live {
             rounds: 0,
             commits: 0,
             commits_before: 0,
-            settled: true,
             database,
         };
         live.page_size = live.enter()?;
@@ -157,6 +159,62 @@ impl Live {
             self.view.place = place;
         }
         Ok(Some(page_size))
+    }
+
+    /// Has somebody written past us (rule S7)? What its frames in this WAL hold is named by them; but a WAL that started over, or a
+    /// commit in rollback mode that no writer of ours counted, leaves nothing that could be named.
+    fn vouch(&self) -> Result<(), SourceError> {
+        let Some(tracker) = self.database.tracker() else { return Ok(()) };
+        if self.connection.reader().is_none() {
+            let mut counter = [0; 4];
+            self.connection.read_main(24, &mut counter).map_err(|failure| self.told(&failure))?;
+            let counter = u32::from_be_bytes(counter);
+            if tracker.counter() != Some(counter) {
+                tracker.mark_unknown();
+                tracker.set_counter(counter);
+            }
+            return Ok(());
+        }
+        // A writer of ours says which WAL it begins a moment after the index says so.
+        for _ in 0..VOUCHES_MAX {
+            if tracker.witnessed().salts == self.view.place.salts {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        tracker.mark_unknown();
+        tracker.witness(self.view.place);
+        Ok(())
+    }
+
+    /// What was committed since the transaction began, and marked before the marks were taken, counts for the next time.
+    fn mark_later(&self) -> Result<(), SourceError> {
+        if self.connection.reader().is_none() {
+            return Ok(());
+        }
+        let place = self.view.place;
+        for _ in 0..TRIES_MAX {
+            let Some(header) = self.connection.header() else {
+                std::thread::yield_now();
+                continue;
+            };
+            let from = if header.salts() == place.salts { place.frame } else { 0 };
+            if header.frames() <= from {
+                return Ok(());
+            }
+            let pages = self.connection.frames(from, header.frames());
+            // Who reads the file alone does not keep the WAL from starting over.
+            if let Some(pages) = pages
+                && self.connection.header().is_some_and(|now| now.salts() == header.salts())
+            {
+                self.database.mark_pages(&pages, header.page_size());
+                return Ok(());
+            }
+        }
+        if let Some(tracker) = self.database.tracker() {
+            tracker.mark_unknown();
+        }
+        Ok(())
     }
 
     fn leave(&mut self) -> Result<(), SourceError> {
@@ -226,9 +284,11 @@ impl Live {
 
 impl LiveSource for Live {
     fn begin(&mut self, volume: VolumeId, generation: Generation) -> Result<(), SourceError> {
-        let marks = self.database.tracker().map(|tracker| tracker.begin());
-        self.settled = false;
         self.page_size = self.enter()?;
+        // Inside of the transaction: what is of its commit was marked before, whatever is marked from now on is of a later one.
+        self.vouch()?;
+        let marks = self.database.tracker().map(|tracker| tracker.begin());
+        self.mark_later()?;
         self.page_count = PageCount(self.view.page_count);
         self.place = self.view.place;
         let basis = marks.as_ref().and_then(|marks| marks.basis);
@@ -268,7 +328,6 @@ impl LiveSource for Live {
             tracker.unfence();
             tracker.published(Basis { volume, generation, wal: self.place }, self.commits);
         }
-        self.settled = true;
     }
 
     fn superseded(&mut self, epoch: Epoch, owner: &str) {
@@ -319,6 +378,10 @@ impl PageSource for Live {
         self.fetch(page, into)
     }
 
+    fn rest(&mut self) -> Result<(), SourceError> {
+        if self.holds { Ok(()) } else { self.leave() }
+    }
+
     fn catch_up(&mut self) -> Result<CaughtUp, SourceError> {
         if self.holds {
             return self.leave().map(|()| CaughtUp::Still);
@@ -327,17 +390,23 @@ impl PageSource for Live {
         if !self.moved {
             return Ok(CaughtUp::Still);
         }
-        let Some(marks) = self.database.tracker().map(|tracker| tracker.drain()) else {
-            return Err(self.busy("nobody keeps track of its changes any more: try again"));
-        };
-        if marks.basis.is_none() {
-            return Err(self.busy("something changed it in a way that nobody kept track of: try again"));
-        }
         if self.enter()? != self.page_size {
             return Err(self.busy("its page size changed while it was read: try again"));
         }
+        self.vouch()?;
+        let Some(marks) = self.database.tracker().map(|tracker| tracker.drain()) else {
+            return Err(self.busy("nobody keeps track of its changes any more: try again"));
+        };
+        self.mark_later()?;
         let before = std::mem::replace(&mut self.page_count, PageCount(self.view.page_count));
-        let pages = self.named(&marks, self.place, before.0)?;
+        let pages = match marks.basis {
+            Some(_) => self.named(&marks, self.place, before.0)?,
+            // Somebody changed it in a way that nobody kept track of: everything again, and nobody comes in between.
+            None => {
+                self.rounds = ROUNDS_MAX;
+                (0..self.view.page_count).map(PageNo::from_index).collect()
+            }
+        };
         (self.place, self.commits) = (self.view.place, marks.commits);
         self.rounds += 1;
         self.moved = !self.fits(&pages);
@@ -352,16 +421,6 @@ impl PageSource for Live {
         match pages.is_empty() && before == self.page_count {
             true => Ok(CaughtUp::Still),
             false => Ok(CaughtUp::Moved(pages.into_iter().collect())),
-        }
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        if !self.settled
-            && let Some(tracker) = self.database.tracker()
-        {
-            tracker.put_back();
         }
     }
 }

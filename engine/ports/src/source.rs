@@ -64,6 +64,11 @@ pub trait PageSource: Send {
         Ok(CaughtUp::Still)
     }
 
+    /// Nothing is read for a while: something slow comes next. A source that moves holds nothing up meanwhile.
+    fn rest(&mut self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Reads one whole page; `into` is one page long. Ascending reads are the fast ones.
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError>;
 }

@@ -76,6 +76,7 @@ pub fn planned(
     progress: &dyn Progress,
 ) -> Result<Planned, EngineError> {
     let mut difference = diff(manifest, row, source, progress)?;
+    source.rest()?;
     let figures = row.tail.figures;
     let view = CheckpointView {
         page_size: source.page_size(),
@@ -128,6 +129,7 @@ pub async fn checkpoint(
     components.faults.reach("checkpoint.uploaded")?;
 
     let schema = schema(source)?;
+    source.rest()?;
     let mut generation = writer.row().tail.figures.generation;
     let (mut done, mut told) = (Done::default(), None::<CheckpointPlan>);
     for Round { difference, plan, built, resumed } in rounds {
@@ -202,6 +204,7 @@ fn overlaid(
         Ok(written || (!reshaped && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some())))
     };
     let mut difference = reread(row, source, pages, has_base)?;
+    source.rest()?;
     let view = CheckpointView {
         page_size,
         page_count: source.page_count(),
@@ -306,6 +309,7 @@ impl Job {
             let mut read = |page, into: &mut [u8]| Ok(source.read(page, into)?);
             let next = Next { dir, recipe, kind, input: &input, pieces: &pieces };
             let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
+            source.rest()?;
             components.faults.reach("checkpoint.staged")?;
             uploads.start(writer, file, Some(input), &blob).await?;
             built.push((blob, index));

@@ -109,7 +109,11 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
     shards.sort_by_key(|shard| shard.shard);
     let skeleton = match source {
         // A source that moves shows pages that are newer than the state that is summed up.
-        Some(source) if tail.figures.page_size == Some(source.page_size()) => as_published(writer, skeleton(source)?)?,
+        Some(source) if tail.figures.page_size == Some(source.page_size()) => {
+            let skeleton = skeleton(source)?;
+            source.rest()?;
+            as_published(writer, skeleton)?
+        }
         _ => as_published(writer, previous.as_ref().map(|previous| previous.skeleton.clone()).unwrap_or_default())?,
     };
     let snapshot = Snapshot {

@@ -8,6 +8,7 @@ use crate::database::Database;
 use crate::pragma;
 use crate::said::{self, Said};
 use crate::sparse::{self, Sparse, SparseError};
+use littoral_engine::tracker::Trace;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -134,6 +135,10 @@ struct Main {
     wrote: bool,
     /// What the WAL's index said when the write lock was taken.
     before: Option<Header>,
+    /// How often marks had been taken by then.
+    drains: u64,
+    /// What the file looked like when this connection gave up its WAL.
+    trace: Option<Trace>,
 }
 
 /// Bytes that we need beside the inner file.
@@ -282,6 +287,17 @@ pub(crate) unsafe fn renamed(name: *const c_char) -> Option<CString> {
     None
 }
 
+/// SQLite deletes a file: a WAL, perhaps, which only who is alone with its database does.
+///
+/// # Safety
+/// A string of SQLite's.
+pub(crate) unsafe fn deleted(name: *const c_char) {
+    // SAFETY: the caller's promise.
+    if let Some(database) = unsafe { of_suffix(name, b"-wal") } {
+        database.wal_ends();
+    }
+}
+
 /// Whether a main database is ours, and what was said of it.
 ///
 /// # Safety
@@ -301,7 +317,17 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
     database.prepare(&said)?;
     let shm = Shm { index: ptr::null(), readers: 0 };
     let lock = code::LOCK_NONE;
-    Ok(Some(Role::Main(Main { database, sparse: None, said, shm, lock, wrote: false, before: None })))
+    Ok(Some(Role::Main(Main {
+        database,
+        sparse: None,
+        said,
+        shm,
+        lock,
+        wrote: false,
+        before: None,
+        drains: 0,
+        trace: None,
+    })))
 }
 
 /// # Safety
@@ -427,13 +453,64 @@ impl Main {
         }
     }
 
+    /// The write lock of a WAL was taken: what others than ours wrote before is marked now.
+    ///
+    /// # Safety
+    /// `inner` is this connection's open inner file, and holds the lock.
+    unsafe fn begun(&mut self, inner: *mut File) {
+        self.before = self.shm.header();
+        if let Some(before) = self.before {
+            // SAFETY: R7: under the write lock no WAL starts over.
+            self.database.catch_up(before, |from, to| unsafe { walindex::pages(inner, from, to) });
+        }
+        self.drains = self.database.tracker().map_or(0, |tracker| tracker.drains());
+    }
+
     /// The write lock of a WAL is about to be let go: what is committed by now is committed (rule S1).
-    fn written(&mut self) {
-        let after = self.shm.header();
-        // Who found no index has made one, which is no commit.
-        if self.before.take().is_some_and(|before| Some(before) != after) && after.is_some() {
+    ///
+    /// # Safety
+    /// As for [`Main::begun`].
+    unsafe fn written(&mut self, inner: *mut File) {
+        let Some(after) = self.shm.header() else {
+            self.before = None;
+            return;
+        };
+        // SAFETY: R7: under the write lock no WAL starts over.
+        let pages = |from, to| unsafe { walindex::pages(inner, from, to) };
+        let Some(before) = self.before.take() else {
+            // Who found no index has made one of what lay there, which is no commit.
+            return self.database.catch_up(after, pages);
+        };
+        let Some(tracker) = self.database.tracker() else { return };
+        if before != after {
+            // A checkpoint may have taken the marks before there was anything to be read (rule S10).
+            if tracker.drains() != self.drains {
+                let from = if before.salts() == after.salts() { before.frames() } else { 0 };
+                match pages(from, after.frames()) {
+                    Some(pages) => self.database.mark_pages(&pages, after.page_size()),
+                    None => tracker.mark_unknown(),
+                }
+            }
             self.database.committed();
         }
+        tracker.witness(after.place());
+    }
+
+    /// The connection gives up the WAL's index.
+    ///
+    /// # Safety
+    /// `inner` is this connection's open inner file.
+    unsafe fn parts(&mut self, inner: *mut File) {
+        if let Some(header) = self.shm.header() {
+            // First the trace: what comes in between shows by a newer one.
+            self.trace = Trace::of(self.database.path());
+            // SAFETY: R7: no reader's lock is held, but what starts over here is found to have other salts afterwards.
+            self.database.catch_up(header, |from, to| unsafe {
+                let pages = walindex::pages(inner, from, to)?;
+                (self.shm.header()?.salts() == header.salts()).then_some(pages)
+            });
+        }
+        self.shm.index = ptr::null();
     }
 }
 
@@ -441,13 +518,17 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
     guard(code::IOERR, || {
         // SAFETY: R2: nobody calls this file's methods any more; the state is freed once.
         unsafe {
+            let trace = match &state(file).role {
+                Role::Main(main) => main.trace.or_else(|| Trace::of(main.database.path())),
+                Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => None,
+            };
             let answer = inner!(file, close, code::OK);
             let state = std::mem::replace(&mut shim(file).state, ptr::null_mut());
             (*file).methods = ptr::null();
             let state = Box::from_raw(state);
             // After the inner file is closed, as rule S19 wants it.
             if let Role::Main(main) = state.role {
-                crate::database::closed(main.database, &main.said, state.library);
+                crate::database::closed(main.database, &main.said, state.library, trace);
             }
             answer
         }
@@ -498,6 +579,11 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
             Role::Main(main) => {
                 main.database.mark(offset.cast_unsigned(), u64::from(len.unsigned_abs()));
                 main.wrote = true;
+                if offset == 0 && len >= 100 {
+                    let first = from.cast::<u8>();
+                    let counter = u32::from_be(first.add(24).cast::<u32>().read_unaligned());
+                    main.database.counted(counter, *first.add(18) == 2);
+                }
                 if let Some(sparse) = &main.sparse {
                     let inner = shim(file).inner;
                     let bytes = std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(len).unwrap_or(0));
@@ -523,7 +609,12 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
 /// What is written to a WAL: a frame's header names a page, and what follows it is the page.
 #[inline]
 unsafe fn frame(database: &Database, page: &mut u32, from: *const c_void, len: c_int, offset: Int64) {
-    if len == 24 && offset >= 32 {
+    if offset == 0 && len == 32 {
+        // SAFETY: R1: `len` bytes.
+        let (one, two) = unsafe { (from.byte_add(16).cast::<u32>(), from.byte_add(20).cast::<u32>()) };
+        // SAFETY: R1.
+        database.wal_begins(unsafe { walindex::salts(one.read_unaligned(), two.read_unaligned()) });
+    } else if len == 24 && offset >= 32 {
         // SAFETY: R1: `len` bytes.
         *page = u32::from_be(unsafe { from.cast::<u32>().read_unaligned() });
     } else if let Some(before) = std::mem::take(page).checked_sub(1) {
@@ -669,7 +760,13 @@ unsafe extern "C" fn shm_map(
         let answer = inner!(file, shm_map, code::IOERR, region, len, extend, place);
         if answer == code::OK {
             match &mut state(file).role {
-                Role::Main(Main { shm, .. }) | Role::Reader(shm, _) => shm.mapped(region, place),
+                Role::Main(main) => {
+                    if region == 0 && main.shm.index.is_null() {
+                        main.database.wal_opens();
+                    }
+                    main.shm.mapped(region, place);
+                }
+                Role::Reader(shm, _) => shm.mapped(region, place),
                 Role::Wal { .. } | Role::Journal { .. } => {}
             }
         }
@@ -682,7 +779,7 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
         match &mut state(file).role {
             Role::Main(main) if offset == walindex::WRITE_LOCK && flags & code::SHM_EXCLUSIVE != 0 => {
                 if flags & code::SHM_UNLOCK != 0 {
-                    main.written();
+                    main.written(shim(file).inner);
                     return inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 }
                 // Who makes an index anew takes this lock too, and only reads: a fence must not keep readers away.
@@ -691,7 +788,7 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                 }
                 let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 if answer == code::OK {
-                    main.before = main.shm.header();
+                    main.begun(shim(file).inner);
                 }
                 answer
             }
@@ -718,7 +815,8 @@ unsafe extern "C" fn shm_barrier(file: *mut File) {
 unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         match &mut state(file).role {
-            Role::Main(Main { shm, .. }) | Role::Reader(shm, _) => shm.index = ptr::null(),
+            Role::Main(main) => main.parts(shim(file).inner),
+            Role::Reader(shm, _) => shm.index = ptr::null(),
             Role::Wal { .. } | Role::Journal { .. } => {}
         }
         inner!(file, shm_unmap, code::OK, delete)

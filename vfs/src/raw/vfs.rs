@@ -31,6 +31,7 @@ unsafe extern "C" fn open(vfs: *mut Vfs, name: *const c_char, into: *mut File, f
 unsafe extern "C" fn delete(vfs: *mut Vfs, name: *const c_char, sync: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         let renamed = file::renamed(name);
+        file::deleted(name);
         inner!(vfs, delete, code::IOERR, renamed.as_ref().map_or(name, |renamed| renamed.as_ptr()), sync)
     })
 }

@@ -1,6 +1,7 @@
 //! The WAL's index, as SQLite's file format fixes it: which frames are committed, and which page each holds.
 
 use super::abi::{File, code};
+use littoral_engine::tracker::WalPlace;
 use std::ffi::{c_int, c_void};
 use std::ptr;
 
@@ -54,6 +55,21 @@ impl Header {
         is_begun && [one, two] == self.words[10..]
     }
 
+    /// The end of what is committed.
+    pub(crate) fn place(&self) -> WalPlace {
+        WalPlace { salts: self.salts(), frame: self.frames() }
+    }
+
+    /// How large a page is.
+    pub(crate) fn page_size(&self) -> u64 {
+        // Two bytes after the flags, as the file format has them: 65,536 is spelled as one.
+        let bytes = self.words[3].to_ne_bytes();
+        match u16::from_ne_bytes([bytes[2], bytes[3]]) {
+            1 => 65_536,
+            size => u64::from(size),
+        }
+    }
+
     /// The last committed frame.
     pub(crate) fn frames(&self) -> u64 {
         u64::from(self.words[4])
@@ -61,8 +77,13 @@ impl Header {
 
     /// Which WAL it is: changes when it starts over.
     pub(crate) fn salts(&self) -> u64 {
-        u64::from(self.words[8]) << 32 | u64::from(self.words[9])
+        salts(self.words[8], self.words[9])
     }
+}
+
+/// The salts as one number: two words as they lie in the index, and in the WAL's header.
+pub(crate) fn salts(one: u32, two: u32) -> u64 {
+    u64::from(one) << 32 | u64::from(two)
 }
 
 /// Reads which pages the frames after `from` and up to `to` hold. `None` when the index is not mapped that far.

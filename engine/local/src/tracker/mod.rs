@@ -73,6 +73,14 @@ mod at {
     pub(super) const FENCED: usize = 24;
     pub(super) const FENCE_LEN: usize = 25;
     pub(super) const FENCE_TEXT: usize = 26;
+    /// Where in the WAL everything is marked: salts and frame.
+    pub(super) const WITNESSED: usize = 160;
+    /// How often marks were taken.
+    pub(super) const DRAINS: usize = 162;
+    /// The change counter that the last writer of ours left, and a bit that says that there is one.
+    pub(super) const COUNTER: usize = 163;
+    /// Device and inode of the file that those who are here have open.
+    pub(super) const FILE: usize = 164;
 }
 
 /// What tells whether a file was changed: all that the file system keeps of that.
@@ -91,7 +99,11 @@ impl Trace {
 
     /// Whether both are of one file, changed or not.
     pub fn is_same_file(&self, other: &Self) -> bool {
-        self.words[..2] == other.words[..2]
+        self.file() == other.file()
+    }
+
+    fn file(&self) -> [u64; 2] {
+        [self.words[0], self.words[1]]
     }
 }
 
@@ -186,9 +198,13 @@ impl Tracker {
         let left_in_order = self.header.word(at::DETACHED).swap(0, Ordering::SeqCst) == 1;
         // Nobody was here and nobody had said goodbye: what happened since is not known. Who finds others here joins them.
         let known = if left_in_order { self.left_at() == trace.map(|trace| (trace, boot())) } else { !alone };
-        if !known {
+        // Others may be here with a file that has lost its name since, and know nothing of the one that has it now.
+        let file = trace.map_or([0; 2], |trace| trace.file());
+        let is_theirs = [self.get(at::FILE), self.get(at::FILE + 1)] == file;
+        if !known || !(alone || is_theirs) {
             self.mark_unknown();
         }
+        file.into_iter().enumerate().for_each(|(nth, word)| self.set(at::FILE + nth, word));
         if alone {
             flock(&self.file, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
         }
@@ -209,23 +225,74 @@ impl Tracker {
     }
 
     /// Says goodbye, after the last connection of this process was closed. Whoever is the last one writes down what the file
-    /// looked like, so that a change behind our back is noticed. A forked child must not call it: the lock is its parent's.
-    pub fn leave(&self, database: &Path) {
+    /// looked like after all that is marked, so that a change behind our back is noticed. A forked child must not call it: the lock
+    /// is its parent's.
+    pub fn leave(&self, trace: Option<Trace>) {
         if self.left.swap(true, Ordering::SeqCst) {
             return;
         }
         if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && let (Some(trace), Some(boot)) = (Trace::of(database), boot())
+            && let (Some(trace), Some(boot)) = (trace, boot())
         {
-            for (nth, word) in trace.words.into_iter().enumerate() {
-                self.set(at::TRACE + nth, word);
-            }
+            self.set_trace(&trace);
             self.set(at::BOOT, boot[0]);
             self.set(at::BOOT + 1, boot[1]);
             self.set(at::DETACHED, 1);
         }
         // The lock may have been lost in trying; either way it goes now.
         let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+
+    fn set_trace(&self, trace: &Trace) {
+        trace.words.into_iter().enumerate().for_each(|(nth, word)| self.set(at::TRACE + nth, word));
+    }
+
+    /// The place up to which everything in the WAL is marked. Zeros: there is no WAL, and all that was in one is marked.
+    pub fn witnessed(&self) -> WalPlace {
+        WalPlace { salts: self.get(at::WITNESSED), frame: self.get(at::WITNESSED + 1) }
+    }
+
+    /// Everything up to there is marked. To be called by who holds the WAL's write lock, or found out that nobody of us does.
+    #[inline]
+    pub fn witness(&self, place: WalPlace) {
+        if self.get(at::WITNESSED) != place.salts {
+            // In between, less is known than is true.
+            self.set(at::WITNESSED + 1, 0);
+            self.set(at::WITNESSED, place.salts);
+        }
+        self.set(at::WITNESSED + 1, place.frame);
+    }
+
+    /// The WAL was taken away, and everything in it is marked and in the file. `trace` is what the file looks like.
+    pub fn witness_no_wal(&self, trace: Option<Trace>) {
+        if let Some(trace) = trace {
+            self.set_trace(&trace);
+            self.witness(WalPlace::default());
+        }
+    }
+
+    /// Somebody begins a WAL: has the file changed since there was none?
+    pub fn has_changed_without_a_wal(&self, trace: Option<Trace>) -> bool {
+        let kept = std::array::from_fn(|nth| self.get(at::TRACE + nth));
+        self.witnessed() == WalPlace::default() && trace != Some(Trace { words: kept })
+    }
+
+    /// How often marks were taken by a checkpoint. Who finds another number after a commit than before it marks its pages again:
+    /// they may have been taken before they were committed.
+    #[inline]
+    pub fn drains(&self) -> u64 {
+        self.get(at::DRAINS)
+    }
+
+    /// The change counter of the database's first page, as the last writer of ours left it.
+    pub fn counter(&self) -> Option<u32> {
+        let word = self.get(at::COUNTER);
+        (word >> 32 == 1).then_some(word as u32)
+    }
+
+    /// It is this one now.
+    pub fn set_counter(&self, counter: u32) {
+        self.set(at::COUNTER, 1 << 32 | u64::from(counter));
     }
 
     fn get(&self, at: usize) -> u64 {
@@ -336,6 +403,7 @@ impl Tracker {
     /// A checkpoint begins: the marks so far are set aside, and new ones go to the other bank. One checkpoint at a time; the store's
     /// worker lock sees to it. What an interrupted one had set aside is taken up again.
     pub fn begin(&self) -> Marks {
+        self.header.word(at::DRAINS).fetch_add(1, Ordering::SeqCst);
         self.put_back();
         let old = self.bank();
         self.set(at::ACTIVE, 1 - old as u64);
@@ -358,6 +426,7 @@ impl Tracker {
     /// The same for what was marked since the last [`Tracker::begin`] or [`Tracker::drain`]: set aside together with what was
     /// before, so that it counts again unless the checkpoint that runs is published.
     pub fn drain(&self) -> Marks {
+        self.header.word(at::DRAINS).fetch_add(1, Ordering::SeqCst);
         let (new, old) = (self.bank(), 1 - self.bank());
         let unknown = self.header.word(at::UNKNOWN + new).load(Ordering::SeqCst) != 0;
         let cut = self.get(at::CUT + new);

@@ -129,14 +129,14 @@ fn s07_a_change_while_nobody_looked_is_noticed() {
     let rig = Rig::new();
     let tracker = rig.known();
     tracker.mark(0, 1);
-    tracker.leave(&rig.database());
+    tracker.leave(Trace::of(&rig.database()));
     drop(tracker);
     // Nobody touched it: what was known is known.
     let tracker = rig.attach();
     assert_eq!(tracker.basis(), Some(BASIS));
     assert_eq!(tracker.begin().units, [0]);
     tracker.put_back();
-    tracker.leave(&rig.database());
+    tracker.leave(Trace::of(&rig.database()));
     drop(tracker);
     // As many bytes as before, and the same moment by the clock that people can set.
     let before = std::fs::metadata(rig.database()).unwrap().modified().unwrap();
@@ -149,7 +149,7 @@ fn s07_a_change_while_nobody_looked_is_noticed() {
 fn s07_another_file_in_its_place_is_noticed() {
     let rig = Rig::new();
     let tracker = rig.known();
-    tracker.leave(&rig.database());
+    tracker.leave(Trace::of(&rig.database()));
     std::fs::write(rig.dir.path().join("other"), b"one").unwrap();
     std::fs::rename(rig.dir.path().join("other"), rig.database()).unwrap();
     assert_eq!(rig.attach().basis(), None);
@@ -162,10 +162,10 @@ fn who_dies_without_a_goodbye_leaves_nothing_that_is_known_and_who_joins_others_
     let two = rig.attach();
     assert_eq!(two.basis(), Some(BASIS));
     // One goes and the other stays: nothing is written down yet.
-    one.leave(&rig.database());
+    one.leave(Trace::of(&rig.database()));
     drop(one);
     std::fs::write(rig.database(), b"changed by the one that stays").unwrap();
-    two.leave(&rig.database());
+    two.leave(Trace::of(&rig.database()));
     drop(two);
     let three = rig.attach();
     assert_eq!(three.basis(), Some(BASIS));
@@ -178,7 +178,7 @@ fn a_damaged_or_short_file_begins_anew_and_knows_nothing() {
     let rig = Rig::new();
     let tracker = rig.known();
     let path = tracker.path().to_owned();
-    tracker.leave(&rig.database());
+    tracker.leave(Trace::of(&rig.database()));
     drop(tracker);
     for len in [0, 1, 8, 100] {
         std::fs::write(&path, vec![0x5a; len]).unwrap();

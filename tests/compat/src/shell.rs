@@ -1,0 +1,190 @@
+//! The stock `sqlite3` shell as a process of its own, driven by pipes: with the extension or without it.
+
+use crate::built::built;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Nothing that a test asks takes longer.
+const PATIENCE: Duration = Duration::from_secs(120);
+const MARK: &str = "--- that was it ---";
+
+/// Which VFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// SQLite's own.
+    Stock,
+    /// Ours.
+    Littoral,
+}
+
+/// A shell that runs.
+#[derive(Debug)]
+pub struct Shell {
+    how: How,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+    asked: usize,
+}
+
+/// What it said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Lines, errors among them.
+    Lines(Vec<String>),
+    /// It died before it had said all.
+    Died(Vec<String>),
+}
+
+impl Shell {
+    /// Starts one in a folder.
+    pub fn start(folder: &Path, how: How) -> Self {
+        Self::of(Command::new("sqlite3"), folder, how)
+    }
+
+    /// Starts one under another program, such as one that kills it at a system call.
+    pub fn of(mut command: Command, folder: &Path, how: How) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        command.args(["-batch"]).current_dir(folder).env("HOME", folder);
+        without_settings(&mut command);
+        command.stdin(Stdio::piped()).stdout(writer.try_clone().unwrap()).stderr(writer);
+        let mut child = command.spawn().expect("the sqlite3 shell");
+        drop(command);
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(reader).lines() {
+                let Ok(line) = line else { return };
+                if send.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let input = child.stdin.take();
+        let mut shell = Self { how, child, input, lines, asked: 0 };
+        if how == How::Littoral {
+            let extension = built().extension.display().to_string();
+            assert_eq!(shell.run(&format!(".load '{extension}' sqlite3_littoral_init")), Vec::<String>::new());
+        }
+        shell
+    }
+
+    /// Which VFS it has.
+    pub fn how(&self) -> How {
+        self.how
+    }
+
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Opens a database; parameters as in a URI, without ours.
+    pub fn open(&mut self, name: &str, parameters: &str) -> Vec<String> {
+        let uri = self.uri(name, parameters);
+        self.run(&format!(".open {uri}"))
+    }
+
+    /// A database's name as this shell is to say it.
+    pub fn uri(&self, name: &str, parameters: &str) -> String {
+        let parameters = match (self.how, parameters) {
+            (How::Stock, "") => String::new(),
+            (How::Stock, more) => format!("?{more}"),
+            (How::Littoral, "") => "?vfs=littoral".to_owned(),
+            (How::Littoral, more) => format!("?vfs=littoral&{more}"),
+        };
+        format!("file:{name}{parameters}")
+    }
+
+    /// Asks without waiting.
+    pub fn ask(&mut self, text: &str) {
+        self.asked += 1;
+        if let Some(input) = &mut self.input {
+            // It may have died, and then the answer says so.
+            let _ = writeln!(input, "{text}\n.print '{MARK}'").and_then(|()| input.flush());
+        }
+    }
+
+    /// Waits for the answer to everything that was asked.
+    pub fn answer(&mut self) -> Said {
+        let mut said = Vec::new();
+        while self.asked > 0 {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) if line.ends_with(MARK) => self.asked -= 1,
+                Ok(line) => said.push(line),
+                Err(RecvTimeoutError::Disconnected) => return Said::Died(said),
+                Err(RecvTimeoutError::Timeout) => panic!("no answer for {PATIENCE:?}; so far: {said:?}"),
+            }
+        }
+        Said::Lines(said)
+    }
+
+    /// Asks, and waits for the lines of the answer.
+    pub fn run(&mut self, text: &str) -> Vec<String> {
+        self.ask(text);
+        match self.answer() {
+            Said::Lines(lines) => lines,
+            Said::Died(lines) => panic!("the shell died of {text:?}: {lines:?}"),
+        }
+    }
+
+    /// The one line of an answer.
+    pub fn one(&mut self, text: &str) -> String {
+        let lines = self.run(text);
+        assert_eq!(lines.len(), 1, "{text}: {lines:?}");
+        lines[0].clone()
+    }
+
+    /// Runs what must say nothing.
+    pub fn quietly(&mut self, text: &str) {
+        let lines = self.run(text);
+        assert_eq!(lines, Vec::<String>::new(), "{text}");
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The end in order.
+    pub fn quit(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Shell {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.child.kill();
+        }
+        self.end();
+    }
+}
+
+/// What the machine's variables would say of a database.
+pub fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"LITTORAL_") {
+            command.env_remove(name);
+        }
+    }
+}
+
+/// Where a line of a script stands is no part of what went wrong.
+pub fn without_line_numbers(line: &str) -> String {
+    match line.split_once(" near line ") {
+        Some((what, rest)) => match rest.split_once(':') {
+            Some((_, why)) => format!("{what}:{why}"),
+            None => line.to_owned(),
+        },
+        None => line.to_owned(),
+    }
+}
