@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use littoral_hosts::{Place, QUESTION, ROWS, WRITTEN, built, program, room, said};
+use littoral_hosts::{Place, QUESTION, ROWS, WRITTEN, built, program, python, room, said};
 use std::fs;
 use std::process::Command;
 
@@ -83,4 +83,25 @@ async fn libsql_by_the_binding() {
         littoral::checkpoint(&conn).await.unwrap();
     }
     comes_back(&place, "app.db");
+}
+
+#[tokio::test]
+async fn a_machine_that_has_nothing_opens_it_from_the_object_store_in_every_host() {
+    let place = Place::new();
+    place.python("python.py");
+    let wanted = WRITTEN.lines().next().unwrap();
+    let script = |name: &str| room().join("scripts").join(name);
+    for library in ["sqlite3", "apsw"] {
+        place.lose_machine();
+        let told = said(place.host(python()).arg(script("elsewhere.py")).arg(library));
+        assert_eq!(told.trim_end(), wanted, "{library}");
+    }
+    place.lose_machine();
+    let told = said(node(&place).arg(script("elsewhere.js")));
+    assert_eq!(told.trim_end(), wanted, "better-sqlite3");
+    place.lose_machine();
+    let conn = littoral::Builder::new(place.machine().join("app.db")).remote(place.remote()).open().await.unwrap();
+    let mut rows = conn.query("SELECT count(*), sum(n) FROM t", ()).await.unwrap();
+    let row = rows.next().await.unwrap().unwrap();
+    assert_eq!((row.get::<u32>(0).unwrap(), row.get::<u32>(1).unwrap()), (ROWS, 500_500), "libsql");
 }
