@@ -35,7 +35,7 @@ pub fn built() -> &'static Built {
         let into = target.join("hosts");
         fs::create_dir_all(&into).unwrap();
         let lock = File::create(into.join("lock")).unwrap();
-        lock.lock().unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(room().join("../..")).env("CARGO_TARGET_DIR", target);
         cargo.args(["build", "--quiet", "--locked", "-p", "littoral-ext", "-p", "littoral-cli"]);
