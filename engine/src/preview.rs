@@ -2,6 +2,7 @@
 
 use crate::components::Components;
 use crate::error::EngineError;
+use crate::exec::partial::is_known;
 use crate::exec::rebuild::rebuild;
 use crate::log::publish::new_volume;
 use crate::log::{Log, Opened};
@@ -107,6 +108,10 @@ impl Looking<'_> {
         }
         let ours = |owner: &littoral_types::Owner| self.is_our_store(owner);
         if row.fenced.is_none() && tail.hash == row.tail.hash && tail.owner.as_ref().is_none_or(ours) {
+            // What is compared here must be known here: nothing is written to the store's own manifest.
+            if !is_known(&*manifest, &row)? {
+                return self.rebuilt(&opened, intent.is_some()).await;
+            }
             return Ok(Preview { manifest, row, is_new: false, unfinished: intent.is_some() });
         }
         // Ours has landed, and the manifest does not know it yet.

@@ -6,13 +6,13 @@
 //! | bound, its manifest known | more, with a newer claim | refused: superseded, by whom (I3) |
 //! | bound, its manifest known | more, without one | refused: diverged, as after restoring a machine's image (P3) |
 //! | bound, its manifest known | less | refused: the remote lost records |
-//! | bound, its manifest lost | our volume, our term | the manifest is rebuilt from the object store alone |
+//! | bound, its manifest lost | our volume, our term | the manifest begins anew from the object store alone |
 //! | not bound | nothing | a new volume: probe, bind, claim |
 //! | not bound | a volume | refused with the choices (P3, P14), unless `takeover` names its epoch |
 
 use crate::components::Components;
 use crate::error::EngineError;
-use crate::exec::rebuild::rebuild;
+use crate::exec::rebuild::begin;
 use crate::log::publish::new_volume;
 use crate::log::{Draft, Log, Opened, Writer};
 use littoral_format::keys::{self, Folder};
@@ -277,9 +277,8 @@ impl Opening<'_> {
             && tail.owner.as_ref().is_none_or(|owner| owner.store == self.stores.store.id());
         match self.target.takeover {
             None if ours => {
-                tracing::info!(volume = %self.log.name(), "the local manifest is gone: rebuilding it from the object store");
-                let row = self.rebuilt(&opened).await?;
-                let mut writer = self.writer_at(row);
+                tracing::info!(volume = %self.log.name(), "the local manifest is gone: beginning it anew from the object store");
+                let mut writer = self.begun(&opened).await?;
                 if writer.row().tail.owner.is_none() {
                     self.claim(&mut writer, None).await?;
                 }
@@ -298,8 +297,14 @@ impl Opening<'_> {
         }
     }
 
-    async fn rebuilt(&self, opened: &Opened) -> Result<VolumeRow, EngineError> {
-        rebuild(&self.log, opened, &*self.stores.manifest, self.components).await
+    /// A writer at the end of a log of which this store's manifest knows nothing yet, or something else.
+    async fn begun(&self, opened: &Opened) -> Result<Writer, EngineError> {
+        let row = begin(&self.log, opened, &*self.stores.manifest, self.components).await?;
+        let mut writer = self.writer_at(row);
+        if let Some(snapshot) = &opened.snapshot {
+            writer.remember_shards(snapshot.seq, snapshot.shards.clone());
+        }
+        Ok(writer)
     }
 
     async fn take_over(
@@ -325,13 +330,12 @@ impl Opening<'_> {
         self.probe().await?;
         let old = bound.filter(|old| *old != opened.meta.id).or(foreign.map(|foreign| foreign.id));
         for left in (0..TAKEOVERS_MAX).rev() {
-            let row = self.rebuilt(&opened).await?;
+            let mut writer = self.begun(&opened).await?;
             if let Some(old) = old.filter(|_| left + 1 == TAKEOVERS_MAX) {
                 store.unbind(old)?;
             }
             // Bound before it is claimed: a crash between the two is finished at the next open, without being told again.
             self.bind(opened.meta.id)?;
-            let mut writer = self.writer_at(row);
             match self.claim(&mut writer, opened.tail.owner.is_some().then_some(epoch)).await {
                 Ok(()) => return Ok(writer),
                 // Its owner published meanwhile. The term is still the one that was named.

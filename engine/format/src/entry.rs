@@ -193,7 +193,7 @@ fn run_snapshot(bytes: &[u8]) {
             again(&snapshot, snapshot::encode, snapshot::decode);
         }
     });
-    if let Ok(snapshot) = snapshot::decode_raw(bytes) {
+    if let Ok(snapshot) = snapshot::decode_raw(snapshot::KIND.version, bytes) {
         again(&snapshot, snapshot::encode, snapshot::decode);
     }
 }

@@ -17,6 +17,7 @@ mod body;
 mod codec;
 mod error;
 mod frame;
+mod interior;
 mod nouns;
 mod object;
 mod seal;

@@ -37,13 +37,18 @@ pub(crate) fn wrap(kind: &Kind, payload: Out) -> Result<Vec<u8>, FormatError> {
     out.finish()
 }
 
-/// The payload before compression.
+/// The payload before compression, of a kind that has one version.
 pub(crate) fn unwrap(kind: &Kind, bytes: &[u8]) -> Result<Vec<u8>, FormatError> {
+    unwrap_any(kind, bytes).map(|(_, raw)| raw)
+}
+
+/// The payload before compression, and the version it was written in.
+pub(crate) fn unwrap_any(kind: &Kind, bytes: &[u8]) -> Result<(u16, Vec<u8>), FormatError> {
     let what = kind.what;
     peek_version(what, bytes, kind.magic, kind.version)?;
     let mut input = In::checked(what, bytes)?;
     input.magic(kind.magic)?;
-    input.version(kind.version)?;
+    let version = input.version(kind.version)?;
     let codec = codec::get(&mut input)?;
     if codec != Compression::None && codec != kind.compression {
         return Err(input.invalid("a codec that it is never written with"));
@@ -59,5 +64,5 @@ pub(crate) fn unwrap(kind: &Kind, bytes: &[u8]) -> Result<Vec<u8>, FormatError> 
     }
     let too_large = FormatError::TooLarge { what, len: raw_len, max: kind.raw_max as u64 };
     let raw_len = usize::try_from(raw_len).ok().filter(|len| *len <= kind.raw_max).ok_or(too_large)?;
-    codec::decompress(what, codec, input.rest(), raw_len)
+    Ok((version, codec::decompress(what, codec, input.rest(), raw_len)?))
 }

@@ -353,10 +353,10 @@ impl<'a> In<'a> {
         Ok(value)
     }
 
-    /// Refuses a newer layout; there is no older one yet.
-    pub(crate) fn version(&mut self, known: u16) -> Result<(), FormatError> {
+    /// Refuses a newer layout; which one it is.
+    pub(crate) fn version(&mut self, known: u16) -> Result<u16, FormatError> {
         let found = self.u16()?;
-        check_version(self.what, found, known)
+        check_version(self.what, found, known).map(|()| found)
     }
 
     /// The bytes that name a kind of object.
@@ -396,5 +396,5 @@ pub(crate) const fn page_size_log2(size: PageSize) -> u8 {
 pub(crate) fn peek_version(what: &'static str, bytes: &[u8], magic: &[u8; 4], known: u16) -> Result<(), FormatError> {
     let mut input = In::new(what, bytes);
     input.magic(magic)?;
-    input.version(known)
+    input.version(known).map(drop)
 }

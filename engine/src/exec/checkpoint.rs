@@ -12,6 +12,7 @@
 //! again and laid on top, until everything is of one commit. One record says all rounds, in their order.
 
 use super::diff::{Difference, diff, reread};
+use super::partial;
 use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
@@ -100,6 +101,7 @@ pub async fn checkpoint(
     writer.settle().await?;
     let components = writer.components().clone();
     let manifest = writer.manifest().clone();
+    partial::for_comparing(writer, source).await?;
     let Planned { difference, plan } =
         planned(&*manifest, writer.row(), source, &options.policy, &*components.progress)?;
     let mut next = plan.map(|plan| (difference, plan));
@@ -115,7 +117,11 @@ pub async fn checkpoint(
         }
         match source.catch_up()? {
             CaughtUp::Still => break,
-            CaughtUp::Moved(pages) => next = overlaid(&*manifest, writer.row(), source, &rounds, pages, options)?,
+            CaughtUp::Moved(pages) => {
+                // What goes on top of a chunk depends on whether it was ever written whole.
+                partial::rows(writer, &partial::chunks_of(source.page_size(), &pages)).await?;
+                next = overlaid(&*manifest, writer.row(), source, &rounds, pages, options)?;
+            }
         }
     }
     let Some(Job { dir, uploads, .. }) = job else {
@@ -280,6 +286,13 @@ impl Job {
                 .iter()
                 .map(|chunk| Piece { chunk: chunk.chunk, span: chunk.span, pages: &chunk.pages })
                 .collect();
+            // A chunk that is written whole is known by the identities of all its pages.
+            if kind == BlobKind::Chunk
+                && pieces.iter().flat_map(|piece| piece.pages).any(|page| difference.identity(*page).is_none())
+            {
+                let whole: Vec<ChunkId> = pieces.iter().map(|piece| piece.chunk).collect();
+                partial::identities(writer, &whole).await?;
+            }
             let known = Known::of(&*manifest, writer.row(), &difference, kind, &pieces)?;
             let unknown = || writer.log().inconsistent("a page that did not change has no identity".to_owned());
             let input = stage::input(recipe, kind, &pieces, &|page| known.identity(page)).ok_or_else(unknown)?;

@@ -2,6 +2,7 @@
 
 use super::checkpoint::{Next, Uploads};
 use super::fetch;
+use super::partial;
 use super::stage::{Piece, Recipe, Staged};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
@@ -45,7 +46,7 @@ pub async fn coalesce(
     writer.settle().await?;
     let mut done = Coalesced::default();
     for _ in 0..ROUNDS_MAX {
-        let merges = merges(writer, chunks)?;
+        let merges = merges(writer, chunks).await?;
         if merges.is_empty() {
             break;
         }
@@ -56,7 +57,14 @@ pub async fn coalesce(
     Ok(done)
 }
 
-fn merges(writer: &Writer, chunks: Option<&[ChunkId]>) -> Result<Vec<(ChunkRow, Merge)>, EngineError> {
+async fn merges(writer: &mut Writer, chunks: Option<&[ChunkId]>) -> Result<Vec<(ChunkRow, Merge)>, EngineError> {
+    match chunks {
+        Some(chunks) => partial::rows(writer, chunks).await?,
+        None => {
+            let all = partial::all_chunks(writer.row());
+            partial::rows(writer, &all).await?;
+        }
+    }
     let (manifest, id, figures) = (writer.manifest(), writer.row().meta.id, writer.row().tail.figures);
     let Some(page_size) = figures.page_size else { return Ok(Vec::new()) };
     let geometry = Geometry::new(page_size);

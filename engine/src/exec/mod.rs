@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod coalesce;
 pub mod diff;
 pub mod fetch;
+pub mod partial;
 pub mod prune;
 pub mod rebuild;
 pub mod restore;

@@ -8,7 +8,7 @@
 //! 5. The rest is deleted, in steps, each after a look at the tail: a pruner whose term has ended stops.
 
 use super::rebuild::{Rows, rows, snapshot_rows};
-use super::snapshot::{put_shard, put_snapshot, replace_snapshot};
+use super::snapshot::{put_shard, put_snapshot, replace_snapshot, travelling};
 use crate::error::EngineError;
 use crate::log::pins::Pinned;
 use crate::log::{Draft, Log, Opened, Writer};
@@ -20,7 +20,7 @@ use littoral_types::{
     BlobKind, BlobName, BodyPlace, ChunkRow, FooterFigures, Home, ObjectPath, PinPurpose, Prune, RecordBody,
     RecordKind, Seq, Skeleton, Snapshot,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Deletions between two looks at the tail.
 const STEP: usize = 500;
@@ -343,8 +343,10 @@ async fn stand_at(log: &Log, seq: Seq) -> Result<bool, EngineError> {
     let birth = log.newest().await?.unwrap_or(seq);
     let mut shards = Vec::new();
     let list: Vec<ChunkRow> = rows(log, &opened).await?.into_values().collect();
+    let mut fresh = BTreeMap::new();
     for rows in list.chunk_by(|a, b| a.chunk.0 / SHARD_CHUNKS == b.chunk.0 / SHARD_CHUNKS) {
         if let Some(first) = rows.first() {
+            fresh.insert(first.chunk.0 / SHARD_CHUNKS, rows.to_vec());
             shards.push(put_shard(log, birth, first.chunk.0 / SHARD_CHUNKS, rows).await?);
         }
     }
@@ -361,6 +363,7 @@ async fn stand_at(log: &Log, seq: Seq) -> Result<bool, EngineError> {
         schema: tail.schema,
         owner: tail.owner.clone(),
         floor: tail.floor,
+        rows: travelling(&shards, &fresh, None),
         shards,
         skeleton: Skeleton::default(),
     };

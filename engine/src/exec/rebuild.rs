@@ -10,8 +10,8 @@ use littoral_format as format;
 use littoral_ports::{Batch, Manifest, Progress, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
-    BlobKind, BlobRef, ChunkId, ChunkRow, FrameTable, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, Snapshot,
-    VolumeRow,
+    BlobKind, BlobRef, ChunkId, ChunkRow, FrameTable, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, ShardRef,
+    Snapshot, VolumeRow,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub type Rows = BTreeMap<ChunkId, ChunkRow>;
 
 /// Does what operations say to a whole volume's rows.
-pub fn apply(rows: &mut Rows, ops: &[ManifestOp]) {
+pub fn apply<'a>(rows: &mut Rows, ops: impl IntoIterator<Item = &'a ManifestOp>) {
     for op in ops {
         match (op, op.chunk()) {
             (ManifestOp::Reshape { .. }, _) => rows.clear(),
@@ -37,27 +37,27 @@ pub fn apply(rows: &mut Rows, ops: &[ManifestOp]) {
 /// The rows that a manifest snapshot names.
 pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, EngineError> {
     let shards: Vec<Vec<ChunkRow>> = stream::iter(snapshot.shards.iter())
-        .map(|shard| async move {
-            let path = fetch::blob_path(log, &shard.blob);
-            let bytes = log.remote().get(&path).await?;
-            if format::hash::blob(&bytes) != shard.blob.name.hash {
-                return Err(RemoteError::Corrupt {
-                    path: path.to_string(),
-                    detail: "its bytes are not those it is named after".into(),
-                }
-                .into());
-            }
-            let (number, rows) = format::shard::decode(&bytes).map_err(EngineError::damaged(&path))?;
-            let listed = shard.rows.iter().map(|(chunk, _)| *chunk);
-            if number != shard.shard || !listed.eq(rows.iter().map(|row| row.chunk)) {
-                return Err(log.inconsistent(format!("{path} does not hold the rows that the manifest snapshot lists")));
-            }
-            Ok::<_, EngineError>(rows)
-        })
+        .map(|shard| shard_rows(log, shard))
         .buffered(TRANSFERS_IN_FLIGHT)
         .try_collect()
         .await?;
     Ok(shards.into_iter().flatten().map(|row| (row.chunk, row)).collect())
+}
+
+/// All rows of one shard.
+pub(super) async fn shard_rows(log: &Log, shard: &ShardRef) -> Result<Vec<ChunkRow>, EngineError> {
+    let path = fetch::blob_path(log, &shard.blob);
+    let bytes = log.remote().get(&path).await?;
+    if format::hash::blob(&bytes) != shard.blob.name.hash {
+        let detail = "its bytes are not those it is named after".into();
+        return Err(RemoteError::Corrupt { path: path.to_string(), detail }.into());
+    }
+    let (number, rows) = format::shard::decode(&bytes).map_err(EngineError::damaged(&path))?;
+    let listed = shard.rows.iter().map(|(chunk, _)| *chunk);
+    if number != shard.shard || !listed.eq(rows.iter().map(|row| row.chunk)) {
+        return Err(log.inconsistent(format!("{path} does not hold the rows that the manifest snapshot lists")));
+    }
+    Ok(rows)
 }
 
 /// The rows of a log opened at some record.
@@ -86,7 +86,7 @@ async fn standing<'a>(log: &Log, opened: &'a Opened) -> Result<(Cow<'a, Opened>,
     Err(error)
 }
 
-/// Replaces what the local manifest knows of the volume by what the object store says. Until all of it is there the volume
+/// Replaces what the local manifest knows of the volume by all that the object store says. Until all of it is there the volume
 /// counts as unknown: whoever dies in the middle begins again.
 pub async fn rebuild(
     log: &Log,
@@ -95,15 +95,58 @@ pub async fn rebuild(
     components: &Components,
 ) -> Result<VolumeRow, EngineError> {
     let (opened, mut rows) = standing(log, opened).await?;
-    let opened = &*opened;
+    let mut row = reset(&opened, &rows, manifest, components)?;
+    apply(&mut rows, &opened.ops);
+    identities(log, &rows, manifest, &row, &*components.progress).await?;
+    components.faults.reach("rebuild.identities")?;
+    known(&mut row, manifest, components)?;
+    Ok(row)
+}
+
+/// Replaces what the local manifest knows of the volume by where its log ends and what was done since the newest manifest
+/// snapshot. Rows stay where they are, and so do identities, until somebody needs them ([`super::partial`]): it costs the same
+/// whatever the database's size.
+pub async fn begin(
+    log: &Log,
+    opened: &Opened,
+    manifest: &dyn Manifest,
+    components: &Components,
+) -> Result<VolumeRow, EngineError> {
+    if !stands(log, opened).await? {
+        return rebuild(log, opened, manifest, components).await;
+    }
+    let mut row = reset(opened, &Rows::new(), manifest, components)?;
+    known(&mut row, manifest, components)?;
+    Ok(row)
+}
+
+/// Whether the manifest snapshot can be relied on to hold rows. One that landed late, when a prune had gone by, stands for nothing:
+/// the shards that were made for it were nobody's when the prune looked, so that one of them tells.
+async fn stands(log: &Log, opened: &Opened) -> Result<bool, EngineError> {
+    let shards = opened.snapshot.iter().flat_map(|snapshot| &snapshot.shards);
+    let Some(newest) = shards.max_by_key(|shard| shard.blob.name.birth) else { return Ok(true) };
+    match log.remote().size(&fetch::blob_path(log, &newest.blob)).await {
+        Ok(_) => Ok(true),
+        Err(RemoteError::Missing { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets the volume, then says where its log ends, what was done since the manifest snapshot, and these rows of that snapshot.
+/// Until [`known`] the row says that its tail was never seen: whoever finds it so after a crash begins again.
+fn reset(
+    opened: &Opened,
+    rows: &Rows,
+    manifest: &dyn Manifest,
+    components: &Components,
+) -> Result<VolumeRow, EngineError> {
     let id = opened.meta.id;
     let start = opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
-    // Until all of it is there the row says that its tail was never seen: whoever finds it so after a crash rebuilds again.
     let mut row = VolumeRow { meta: opened.meta.clone(), tail: opened.tail.clone(), fenced: None };
     row.tail.seen_ms = 0;
     let at_start = VolumeRow { tail: crate::log::read::start_of(opened), ..row.clone() };
     manifest
-        .commit(&id, &Batch { reset: true, volume: Some(at_start), ops: as_ops(&rows, opened), ..Batch::default() })?;
+        .commit(&id, &Batch { reset: true, volume: Some(at_start), ops: as_ops(rows, opened), ..Batch::default() })?;
     components.faults.reach("rebuild.reset")?;
     let (before, since): (Vec<RecordSummary>, Vec<RecordSummary>) =
         opened.recent.iter().cloned().partition(|record| record.seq <= start);
@@ -115,12 +158,14 @@ pub async fn rebuild(
     let ops = if entry.is_some() { opened.ops.clone() } else { Vec::new() };
     manifest.commit(&id, &Batch { volume: Some(row.clone()), ops, log: entry, ..Batch::default() })?;
     components.faults.reach("rebuild.rows")?;
-    apply(&mut rows, &opened.ops);
-    identities(log, &rows, manifest, &row, &*components.progress).await?;
-    components.faults.reach("rebuild.identities")?;
-    row.tail.seen_ms = components.clock.wall_ms().max(1);
-    manifest.commit(&id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
     Ok(row)
+}
+
+/// What is there is to be relied on from here on.
+fn known(row: &mut VolumeRow, manifest: &dyn Manifest, components: &Components) -> Result<(), EngineError> {
+    row.tail.seen_ms = components.clock.wall_ms().max(1);
+    manifest.commit(&row.meta.id, &Batch { volume: Some(row.clone()), ..Batch::default() })?;
+    Ok(())
 }
 
 fn as_ops(rows: &Rows, opened: &Opened) -> Vec<ManifestOp> {
@@ -128,15 +173,18 @@ fn as_ops(rows: &Rows, opened: &Opened) -> Vec<ManifestOp> {
     let mut ops: Vec<ManifestOp> =
         figures.page_size.map(|page_size| ManifestOp::Reshape { page_size }).into_iter().collect();
     ops.push(ManifestOp::Resize { page_count: figures.page_count });
-    for row in rows.values() {
-        ops.extend(row.base.iter().map(|base| ManifestOp::PutBase { chunk: row.chunk, base: base.clone() }));
-        ops.extend(row.deltas.iter().map(|delta| ManifestOp::PutDelta { chunk: row.chunk, delta: delta.clone() }));
-    }
+    rows.values().for_each(|row| ops.extend(row_ops(row)));
     ops
 }
 
+/// Operations that make a row, whatever part of it is there.
+pub(super) fn row_ops(row: &ChunkRow) -> impl Iterator<Item = ManifestOp> + '_ {
+    let base = row.base.iter().map(|base| ManifestOp::PutBase { chunk: row.chunk, base: base.clone() });
+    base.chain(row.deltas.iter().map(|delta| ManifestOp::PutDelta { chunk: row.chunk, delta: delta.clone() }))
+}
+
 /// Learns every live page's identity from the footers of the blobs, one suffix GET each.
-async fn identities(
+pub(super) async fn identities(
     log: &Log,
     rows: &Rows,
     manifest: &dyn Manifest,

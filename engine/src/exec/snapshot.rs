@@ -1,21 +1,24 @@
 //! Manifest snapshots: the state of the log as objects that an opener can range-read.
 
+use super::rebuild::{Rows, apply, shard_rows};
 use super::skeleton::skeleton;
 use crate::error::EngineError;
+use crate::lazy::state::unchanged;
 use crate::log::Writer;
 use crate::log::publish::InMemory;
+use crate::log::read::is_missing;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::{identity, keys};
 use littoral_plan::{SnapshotPressure, snapshot_due};
 use littoral_ports::{Batch, PageSource, RemoteError};
-use littoral_types::limits::{HEAD_INLINE_MAX, HEAD_INTERVAL_MS, SHARD_CHUNKS, TRANSFERS_IN_FLIGHT};
+use littoral_types::limits::{HEAD_INLINE_MAX, HEAD_INTERVAL_MS, SHARD_CHUNKS, SNAPSHOT_ROWS_MAX, TRANSFERS_IN_FLIGHT};
 use littoral_types::{
-    BlobKind, BlobName, BlobRef, Change, ChangeSeq, ChunkId, ChunkRow, Geometry, Head, Home, ManifestOp, Seq, ShardRef,
-    Skeleton, Snapshot, SnapshotRef,
+    BlobKind, BlobName, BlobRef, Change, ChangeSeq, ChunkId, ChunkRow, Geometry, Head, Home, ManifestOp, PageNo, Seq,
+    ShardRef, Skeleton, Snapshot, SnapshotRef,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The change log's cursor of those who sum up: index records and manifest snapshots.
 pub const CURSOR: &str = "index";
@@ -72,6 +75,14 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         seq => writer.log().snapshot(seq).await?,
     };
     let changes = writer.manifest().changes_since(&row.meta.id, tail.snapshot)?;
+    // What is not known here was to be read from the one before.
+    let gone = tail.snapshot > Seq::ZERO && previous.is_none();
+    let all: Option<Vec<ChunkRow>> = if gone {
+        let path = keys::snapshot(writer.log().name(), tail.snapshot).to_string();
+        Some(super::partial::again(writer, RemoteError::Missing { path }.into()).await?)
+    } else {
+        None
+    };
     let geometry = tail.figures.page_size.map(Geometry::new);
     let chunks = geometry.map_or(0, |geometry| geometry.chunk_count(tail.figures.page_count));
     let touched = touched(&changes, previous.as_ref(), geometry);
@@ -83,14 +94,21 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
             Some(old) => kept.push(old.clone()),
             None => {
                 let first = ChunkId(shard * SHARD_CHUNKS);
-                let rows = writer.manifest().rows(&row.meta.id, first, SHARD_CHUNKS as usize)?;
-                let rows = rows.into_iter().filter(|row| row.chunk.0 / SHARD_CHUNKS == shard).collect::<Vec<_>>();
+                let rows = match &all {
+                    Some(all) => all.clone(),
+                    None => writer.manifest().rows(&row.meta.id, first, SHARD_CHUNKS as usize)?,
+                };
+                let mut rows = rows.into_iter().filter(|row| row.chunk.0 / SHARD_CHUNKS == shard).collect::<Vec<_>>();
+                if let Some(old) = old.filter(|old| !knows(&rows, old)) {
+                    rows = brought_up(writer, old, &changes).await?;
+                }
                 if !rows.is_empty() {
                     fresh.push((shard, rows));
                 }
             }
         }
     }
+    let known: BTreeMap<u64, Vec<ChunkRow>> = fresh.iter().cloned().collect();
     let (shards_written, rows_written) = (fresh.len(), fresh.iter().map(|(_, rows)| rows.len()).sum());
     faults.reach("snapshot.shards")?;
     let log = writer.log().clone();
@@ -112,10 +130,12 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         Some(source) if tail.figures.page_size == Some(source.page_size()) => {
             let skeleton = skeleton(source)?;
             source.rest()?;
-            as_published(writer, skeleton)?
+            skeleton
         }
-        _ => as_published(writer, previous.as_ref().map(|previous| previous.skeleton.clone()).unwrap_or_default())?,
+        _ => previous.as_ref().map(|previous| previous.skeleton.clone()).unwrap_or_default(),
     };
+    let skeleton = as_published(writer, skeleton, previous.as_ref(), &changes)?;
+    let rows = travelling(&shards, &known, previous.as_ref());
     let snapshot = Snapshot {
         volume: row.meta.clone(),
         seq: tail.seq,
@@ -129,8 +149,10 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         owner: tail.owner.clone(),
         floor: tail.floor,
         shards,
+        rows,
         skeleton,
     };
+    let directory = snapshot.shards.clone();
     let stored = put_snapshot(&log, &snapshot).await?;
     bytes += stored;
     faults.reach("snapshot.stored")?;
@@ -144,8 +166,54 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
     faults.reach("snapshot.head")?;
     let seq = row.tail.seq;
     writer.note(|row| row.tail.snapshot = seq, Batch::default())?;
+    writer.remember_shards(seq, directory);
     trim(writer)?;
     Ok(Written { seq, shards: shards_written, rows: rows_written, bytes })
+}
+
+/// The rows of all shards where they are few: those just written, and those that travelled with the manifest snapshot before.
+pub(crate) fn travelling(
+    shards: &[ShardRef],
+    fresh: &BTreeMap<u64, Vec<ChunkRow>>,
+    previous: Option<&Snapshot>,
+) -> Vec<ChunkRow> {
+    if shards.iter().map(|shard| shard.blob.len).sum::<u64>() > SNAPSHOT_ROWS_MAX {
+        return Vec::new();
+    }
+    let mut rows: Vec<ChunkRow> = Vec::new();
+    for shard in shards {
+        let of_shard = |row: &&ChunkRow| row.chunk.0 / SHARD_CHUNKS == shard.shard;
+        match fresh.get(&shard.shard) {
+            Some(fresh) => rows.extend(fresh.iter().cloned()),
+            None => rows.extend(previous.iter().flat_map(|previous| previous.rows.iter().filter(of_shard)).cloned()),
+        }
+    }
+    let listed = shards.iter().flat_map(|shard| shard.rows.iter().map(|(chunk, _)| *chunk));
+    if listed.eq(rows.iter().map(|row| row.chunk)) { rows } else { Vec::new() }
+}
+
+/// Whether the local manifest knows all rows of a shard whole (see [`super::partial`]).
+fn knows(rows: &[ChunkRow], old: &ShardRef) -> bool {
+    old.rows.iter().all(|(chunk, _)| {
+        let known = rows.binary_search_by_key(chunk, |row| row.chunk).ok().and_then(|at| rows.get(at));
+        super::partial::is_whole(known)
+    })
+}
+
+/// A shard's rows from the manifest snapshot before, with what was done since.
+async fn brought_up(writer: &mut Writer, old: &ShardRef, changes: &[Change]) -> Result<Vec<ChunkRow>, EngineError> {
+    let here = |chunk: ChunkId| chunk.0 / SHARD_CHUNKS == old.shard;
+    let read = match shard_rows(writer.log(), old).await {
+        Err(error) if is_missing(&error) => {
+            let all = super::partial::again(writer, error).await?;
+            return Ok(all.into_iter().filter(|row| here(row.chunk)).collect());
+        }
+        read => read?,
+    };
+    let mut rows: Rows = read.into_iter().map(|row| (row.chunk, row)).collect();
+    let ops = changes.iter().flat_map(|change| &change.ops).filter(|op| op.chunk().is_none_or(here));
+    apply(&mut rows, ops);
+    Ok(rows.into_values().collect())
 }
 
 /// Puts the rows of a shard under their name.
@@ -223,13 +291,30 @@ fn touched(changes: &[Change], previous: Option<&Snapshot>, geometry: Option<Geo
     Some(touched)
 }
 
-/// Those pages of a skeleton that hold what the newest record says they hold.
-fn as_published(writer: &Writer, skeleton: Skeleton) -> Result<Skeleton, EngineError> {
+/// Those pages of a skeleton that hold what the newest record says they hold: as their identities say, or, where those are not
+/// known here, as the skeleton before says of pages that nothing has changed since.
+fn as_published(
+    writer: &Writer,
+    skeleton: Skeleton,
+    previous: Option<&Snapshot>,
+    changes: &[Change],
+) -> Result<Skeleton, EngineError> {
     let row = writer.row();
+    let before: HashMap<PageNo, &[u8]> = previous
+        .iter()
+        .flat_map(|previous| previous.skeleton.pages.iter().map(|page| (page.page, page.image.as_slice())))
+        .collect();
+    let same = previous.map_or_else(BTreeSet::new, |previous| {
+        unchanged(before.keys().copied().collect(), previous.figures, changes.iter().flat_map(|change| &change.ops))
+    });
     let mut pages = Vec::with_capacity(skeleton.pages.len());
     for page in skeleton.pages {
-        let known = writer.manifest().identities(&row.meta.id, page.page, 1)?;
-        if known.first().copied().flatten() == Some(identity::of(&row.meta.identity_key, &page.image)) {
+        let known = writer.manifest().identities(&row.meta.id, page.page, 1)?.first().copied().flatten();
+        let holds = match known {
+            Some(known) => known == identity::of(&row.meta.identity_key, &page.image),
+            None => same.contains(&page.page) && before.get(&page.page) == Some(&page.image.as_slice()),
+        };
+        if holds {
             pages.push(page);
         }
     }

@@ -232,6 +232,9 @@ impl Check<'_> {
             }
             let Some(rows) = self.note(rows)? else { continue };
             self.found.rows += rows.len() as u64;
+            if !snapshot.rows.is_empty() && !snapshot.rows.iter().eq(rows.values()) {
+                self.wrong(format!("{}: the rows that travel with it are not those of its shards", meta.path));
+            }
             rows.values().for_each(|row| self.name_row(row));
             self.covered(&rows, snapshot.figures, None, meta.path.as_str());
             snapshots.insert(seq, (snapshot, rows));

@@ -10,6 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{BlobName, ByteSpan, PageNo, PageSize};
+use std::fmt;
 use std::sync::Arc;
 
 /// Stored bytes that one request brings at most.
@@ -26,10 +27,16 @@ const IN_FLIGHT_MAX: u64 = 64;
 const UNPACK_INLINE: usize = 4;
 
 /// The live pages of one frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Frame {
     /// Ascending.
     pub pages: Vec<(PageNo, Bytes)>,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.pages.iter().map(|(page, _)| page)).finish()
+    }
 }
 
 impl Frame {

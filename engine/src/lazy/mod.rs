@@ -18,8 +18,8 @@ mod flight;
 mod frames;
 mod holding;
 mod located;
-mod rows;
-mod state;
+pub(crate) mod rows;
+pub(crate) mod state;
 
 pub use flight::Failure;
 pub use frames::{Budget, Fetched, Frame};

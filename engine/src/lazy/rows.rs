@@ -2,7 +2,7 @@
 
 use super::flight::{Failure, Flights};
 use super::located::Located;
-use super::state::{Start, State};
+use super::state::{Directory, Start, State};
 use crate::error::EngineError;
 use crate::exec::fetch::blob_path;
 use crate::log::Log;
@@ -87,13 +87,7 @@ impl Rows {
     async fn load(self: &Arc<Self>, state: &Arc<State>, chunks: Vec<ChunkId>) -> Result<Loaded, Failure> {
         let keys: Vec<(u64, ChunkId)> = chunks.iter().map(|chunk| (state.generation, *chunk)).collect();
         let flights = self.flights.join(keys, |missing| {
-            let wanted = missing.into_iter().map(|(_, chunk)| {
-                let from = match state.start_of(chunk) {
-                    Start::Nothing => None,
-                    Start::Shard(shard, span) => Some((shard.blob.clone(), span)),
-                };
-                Wanted { chunk, from }
-            });
+            let wanted = missing.into_iter().map(|(_, chunk)| Wanted::new(&state.directory, chunk));
             runs(wanted.collect()).into_iter().map(|run| self.launch(state, run)).collect()
         });
         let landed: Vec<Arc<Loaded>> = stream::iter(flights).buffered(TRANSFERS_IN_FLIGHT).try_collect().await?;
@@ -118,37 +112,71 @@ impl Rows {
     }
 
     async fn read(&self, state: &State, run: Vec<Wanted>) -> Result<Loaded, EngineError> {
-        let spans: Vec<&(BlobRef, ByteSpan)> = run.iter().filter_map(|wanted| wanted.from.as_ref()).collect();
-        let fetched = match (spans.first(), spans.last()) {
-            (Some((blob, first)), Some((_, last))) => {
-                let path = blob_path(&self.log, blob);
-                let beyond = || self.log.inconsistent(format!("{path}: rows beyond 64 bits"));
-                let end = last.end().ok_or_else(beyond)?;
-                let span = ByteSpan { offset: first.offset, len: end.saturating_sub(first.offset) };
-                let bytes = self.log.remote().get_range(&path, span).await?;
-                Some((path, first.offset, bytes))
-            }
-            _ => None,
-        };
         let mut loaded = Loaded::new();
-        for Wanted { chunk, from } in &run {
-            let start = match (from, &fetched) {
-                (Some((_, span)), Some((path, offset, bytes))) => {
-                    let stored = usize::try_from(span.offset - offset).ok().zip(usize::try_from(span.len).ok());
-                    let stored = stored.and_then(|(from, len)| bytes.get(from..from.checked_add(len)?));
-                    let stored = stored.ok_or_else(|| self.log.inconsistent(format!("{path}: a row is cut off")))?;
-                    format::shard::decode_row(stored, *chunk)
-                        .map_err(EngineError::damaged(format!("{path}: row of chunk {chunk}")))?
-                }
-                _ => ChunkRow::new(*chunk),
-            };
-            let span = self.geometry.span(*chunk, self.page_count);
+        for row in read(&self.log, &state.directory, run).await? {
+            let chunk = row.chunk;
+            let span = self.geometry.span(chunk, self.page_count);
             let span = span.ok_or_else(|| self.log.inconsistent(format!("the database ends before chunk {chunk}")))?;
-            let located = Located::new(&self.log, &state.finish(start), span);
-            loaded.insert(*chunk, Arc::new(located));
+            loaded.insert(chunk, Arc::new(Located::new(&self.log, &row, span)));
         }
         Ok(loaded)
     }
+}
+
+impl Wanted {
+    fn new(directory: &Directory, chunk: ChunkId) -> Self {
+        let from = match directory.start_of(chunk) {
+            Start::Nothing => None,
+            Start::Shard(shard, span) => Some((shard.blob.clone(), span)),
+        };
+        Self { chunk, from }
+    }
+}
+
+/// The rows of some chunks, whatever they are wanted for: neighbours in one request.
+pub(crate) async fn rows_of(
+    log: &Log,
+    directory: &Directory,
+    chunks: &[ChunkId],
+) -> Result<Vec<ChunkRow>, EngineError> {
+    let wanted = chunks.iter().map(|chunk| Wanted::new(directory, *chunk)).collect();
+    let read: Vec<Vec<ChunkRow>> = stream::iter(runs(wanted))
+        .map(|run| read(log, directory, run))
+        .buffer_unordered(TRANSFERS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    Ok(read.into_iter().flatten().collect())
+}
+
+/// One run's rows, verified and brought up to date.
+async fn read(log: &Log, directory: &Directory, run: Vec<Wanted>) -> Result<Vec<ChunkRow>, EngineError> {
+    let spans: Vec<&(BlobRef, ByteSpan)> = run.iter().filter_map(|wanted| wanted.from.as_ref()).collect();
+    let fetched = match (spans.first(), spans.last()) {
+        (Some((blob, first)), Some((_, last))) => {
+            let path = blob_path(log, blob);
+            let beyond = || log.inconsistent(format!("{path}: rows beyond 64 bits"));
+            let end = last.end().ok_or_else(beyond)?;
+            let span = ByteSpan { offset: first.offset, len: end.saturating_sub(first.offset) };
+            let bytes = log.remote().get_range(&path, span).await?;
+            Some((path, first.offset, bytes))
+        }
+        _ => None,
+    };
+    let mut rows = Vec::with_capacity(run.len());
+    for Wanted { chunk, from } in &run {
+        let start = match (from, &fetched) {
+            (Some((_, span)), Some((path, offset, bytes))) => {
+                let stored = usize::try_from(span.offset - offset).ok().zip(usize::try_from(span.len).ok());
+                let stored = stored.and_then(|(from, len)| bytes.get(from..from.checked_add(len)?));
+                let stored = stored.ok_or_else(|| log.inconsistent(format!("{path}: a row is cut off")))?;
+                format::shard::decode_row(stored, *chunk)
+                    .map_err(EngineError::damaged(format!("{path}: row of chunk {chunk}")))?
+            }
+            _ => directory.here(*chunk),
+        };
+        rows.push(directory.finish(start));
+    }
+    Ok(rows)
 }
 
 /// Neighbouring rows of one shard travel together; rows that need no request make a run of their own.

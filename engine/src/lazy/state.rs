@@ -3,8 +3,11 @@
 use crate::log::Opened;
 use bytes::Bytes;
 use littoral_format::shard::row_span;
-use littoral_types::{ByteSpan, ChunkId, ChunkRow, Generation, ManifestOp, PageNo, Seq, ShardRef};
+use littoral_types::{
+    ByteSpan, ChunkId, ChunkRow, Generation, Geometry, ManifestOp, PageNo, Seq, ShardRef, VolumeFigures,
+};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// One telling of a state.
 #[derive(Debug)]
@@ -14,7 +17,32 @@ pub(super) struct State {
     pub(super) opened: Opened,
     /// Manifest snapshots of earlier tellings.
     pub(super) tried: Vec<Seq>,
-    /// Places in `opened.ops` by chunk.
+    pub(super) directory: Directory,
+}
+
+impl State {
+    pub(super) fn new(generation: u64, mut opened: Opened, tried: Vec<Seq>) -> Self {
+        let shards = opened.snapshot.as_mut().map(|snapshot| std::mem::take(&mut snapshot.shards)).unwrap_or_default();
+        let rows = opened.snapshot.as_mut().map(|snapshot| std::mem::take(&mut snapshot.rows)).unwrap_or_default();
+        let mut directory = Directory::new(Arc::new(shards), std::mem::take(&mut opened.ops));
+        directory.rows = rows.into_iter().map(|row| (row.chunk, row)).collect();
+        Self { generation, opened, tried, directory }
+    }
+
+    /// The manifest snapshot it starts from; zero for none.
+    pub(super) fn start(&self) -> Seq {
+        self.opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq)
+    }
+}
+
+/// Where rows are: in the shards of a manifest snapshot, and in what was done since.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    shards: Arc<Vec<ShardRef>>,
+    /// Those that travelled with the manifest snapshot: all, or none.
+    rows: HashMap<ChunkId, ChunkRow>,
+    ops: Vec<ManifestOp>,
+    /// Places in `ops` by chunk.
     by_chunk: HashMap<ChunkId, Vec<usize>>,
     /// Places of the operations on the whole volume.
     whole: Vec<usize>,
@@ -22,29 +50,32 @@ pub(super) struct State {
 
 /// Where a chunk's row begins.
 #[derive(Debug, PartialEq)]
-pub(super) enum Start<'a> {
-    /// The operations alone make it.
+pub(crate) enum Start<'a> {
+    /// No request: it travelled along, or the operations alone make it.
     Nothing,
     /// This run of a shard's blob.
     Shard(&'a ShardRef, ByteSpan),
 }
 
-impl State {
-    pub(super) fn new(generation: u64, opened: Opened, tried: Vec<Seq>) -> Self {
+/// Where a manifest snapshot has a chunk's row.
+pub(crate) fn listed(shards: &[ShardRef], chunk: ChunkId) -> Option<(&ShardRef, ByteSpan)> {
+    let number = chunk.0 / littoral_types::limits::SHARD_CHUNKS;
+    let at = shards.binary_search_by_key(&number, |shard| shard.shard).ok()?;
+    let shard = shards.get(at)?;
+    row_span(shard, chunk).map(|span| (shard, span))
+}
+
+impl Directory {
+    pub(crate) fn new(shards: Arc<Vec<ShardRef>>, ops: Vec<ManifestOp>) -> Self {
         let mut by_chunk: HashMap<ChunkId, Vec<usize>> = HashMap::new();
         let mut whole = Vec::new();
-        for (at, op) in opened.ops.iter().enumerate() {
+        for (at, op) in ops.iter().enumerate() {
             match op.chunk() {
                 Some(chunk) => by_chunk.entry(chunk).or_default().push(at),
                 None => whole.push(at),
             }
         }
-        Self { generation, opened, tried, by_chunk, whole }
-    }
-
-    /// The manifest snapshot it starts from; zero for none.
-    pub(super) fn start(&self) -> Seq {
-        self.opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq)
+        Self { shards, rows: HashMap::new(), ops, by_chunk, whole }
     }
 
     /// Operations that make a chunk's row, oldest first.
@@ -52,26 +83,28 @@ impl State {
         let mut places: Vec<usize> = self.by_chunk.get(&chunk).cloned().unwrap_or_default();
         places.extend_from_slice(&self.whole);
         places.sort_unstable();
-        let ops: Vec<&ManifestOp> = places.iter().filter_map(|at| self.opened.ops.get(*at)).collect();
+        let ops: Vec<&ManifestOp> = places.iter().filter_map(|at| self.ops.get(*at)).collect();
         // Nothing before these is left of the row.
         let anew = ops.iter().rposition(|op| matches!(op, ManifestOp::Reshape { .. } | ManifestOp::PutBase { .. }));
         ops.into_iter().skip(anew.unwrap_or(0)).collect()
     }
 
     /// Where a chunk's row begins: an operation that stands for all before it spares the request.
-    pub(super) fn start_of(&self, chunk: ChunkId) -> Start<'_> {
+    pub(crate) fn start_of(&self, chunk: ChunkId) -> Start<'_> {
         let anew = |op: &&ManifestOp| matches!(op, ManifestOp::Reshape { .. } | ManifestOp::PutBase { .. });
-        if self.ops(chunk).first().is_some_and(anew) {
+        if self.rows.contains_key(&chunk) || self.ops(chunk).first().is_some_and(anew) {
             return Start::Nothing;
         }
-        let number = chunk.0 / littoral_types::limits::SHARD_CHUNKS;
-        let shards = self.opened.snapshot.as_ref().map_or(&[][..], |snapshot| &snapshot.shards);
-        let shard = shards.binary_search_by_key(&number, |shard| shard.shard).ok().and_then(|at| shards.get(at));
-        shard.and_then(|shard| row_span(shard, chunk).map(|span| Start::Shard(shard, span))).unwrap_or(Start::Nothing)
+        listed(&self.shards, chunk).map_or(Start::Nothing, |(shard, span)| Start::Shard(shard, span))
     }
 
-    /// A chunk's row as of this state, from what its start said.
-    pub(super) fn finish(&self, mut row: ChunkRow) -> ChunkRow {
+    /// A chunk's row before the operations, where that costs nothing.
+    pub(crate) fn here(&self, chunk: ChunkId) -> ChunkRow {
+        self.rows.get(&chunk).cloned().unwrap_or_else(|| ChunkRow::new(chunk))
+    }
+
+    /// A chunk's row after the operations, from what its start said.
+    pub(crate) fn finish(&self, mut row: ChunkRow) -> ChunkRow {
         for op in self.ops(row.chunk) {
             match op {
                 ManifestOp::Reshape { .. } => row = ChunkRow::new(row.chunk),
@@ -86,16 +119,27 @@ impl State {
 pub(super) fn skeleton(opened: &mut Opened) -> BTreeMap<PageNo, Bytes> {
     let Some(snapshot) = &mut opened.snapshot else { return BTreeMap::new() };
     let pages = std::mem::take(&mut snapshot.skeleton.pages);
-    let as_of = snapshot.figures;
-    let Some(page_size) = as_of.page_size else { return BTreeMap::new() };
-    let geometry = littoral_types::Geometry::new(page_size);
+    let numbers: Vec<PageNo> = pages.iter().map(|kept| kept.page).collect();
+    let unchanged = unchanged(numbers, snapshot.figures, opened.ops.iter());
+    let kept = pages.into_iter().filter(|kept| unchanged.contains(&kept.page));
+    kept.map(|kept| (kept.page, Bytes::from(kept.image))).collect()
+}
+
+/// Those of some pages that operations since a state cannot have changed. Of the others nobody knows.
+pub(crate) fn unchanged<'a>(
+    pages: Vec<PageNo>,
+    as_of: VolumeFigures,
+    ops: impl Iterator<Item = &'a ManifestOp>,
+) -> BTreeSet<PageNo> {
+    let Some(page_size) = as_of.page_size else { return BTreeSet::new() };
+    let geometry = Geometry::new(page_size);
     let mut least = as_of.page_count;
     let mut changed: BTreeSet<PageNo> = BTreeSet::new();
     let mut rewritten: BTreeSet<ChunkId> = BTreeSet::new();
     let is_newer = |generation: u64| Generation(generation) > as_of.generation;
-    for op in &opened.ops {
+    for op in ops {
         match op {
-            ManifestOp::Reshape { .. } => return BTreeMap::new(),
+            ManifestOp::Reshape { .. } => return BTreeSet::new(),
             ManifestOp::Resize { page_count } => least = least.min(*page_count),
             // Written whole since, for whatever reason.
             ManifestOp::PutBase { chunk, base } if is_newer(base.generation.0) => {
@@ -106,16 +150,11 @@ pub(super) fn skeleton(opened: &mut Opened) -> BTreeMap<PageNo, Bytes> {
             {
                 changed.extend(delta.table.pages());
             }
-            // What an index repeats from before the snapshot, and merges of what was there.
+            // What an index repeats from before that state, and merges of what was there.
             ManifestOp::PutBase { .. } | ManifestOp::PutDelta { .. } | ManifestOp::ReplaceDeltas { .. } => {}
         }
     }
-    pages
-        .into_iter()
-        .filter(|kept| {
-            let chunk = geometry.chunk_of(kept.page);
-            least.holds(kept.page) && !changed.contains(&kept.page) && !rewritten.contains(&chunk)
-        })
-        .map(|kept| (kept.page, Bytes::from(kept.image)))
-        .collect()
+    let holds =
+        |page: &PageNo| least.holds(*page) && !changed.contains(page) && !rewritten.contains(&geometry.chunk_of(*page));
+    pages.into_iter().filter(holds).collect()
 }

@@ -21,8 +21,8 @@ use littoral_ports::{Batch, BlobBody, Manifest, RemoteError};
 use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS, RETRY_PAUSE_MS, TRIES_MAX};
 use littoral_types::{
     BlobName, ByteSpan, FooterFigures, Incarnation, Index, Intent, LsnRange, ManifestOp, Owner, PageIdentity, PageNo,
-    Record, RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, StoreId, TailRow, VolumeFigures,
-    VolumeMeta, VolumeRow,
+    Record, RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, ShardRef, StoreId, TailRow,
+    VolumeFigures, VolumeMeta, VolumeRow,
 };
 use std::io;
 use std::sync::Arc;
@@ -54,6 +54,8 @@ pub struct Writer {
     row: VolumeRow,
     /// When the remote's tail was last seen to be ours, by a clock that counts suspend (rule P5).
     seen_boot_ms: u64,
+    /// Where the rows of the newest manifest snapshot are, once somebody asked.
+    shards: Option<(Seq, Arc<Vec<ShardRef>>)>,
 }
 
 impl Writer {
@@ -62,7 +64,7 @@ impl Writer {
     pub fn new(log: Log, manifest: Arc<dyn Manifest>, components: Components, store: StoreId, row: VolumeRow) -> Self {
         let incarnation = Incarnation(components.bits());
         let seen_boot_ms = components.clock.boot_ms();
-        Self { log, manifest, components, store, incarnation, row, seen_boot_ms }
+        Self { log, manifest, components, store, incarnation, row, seen_boot_ms, shards: None }
     }
 
     /// The log it extends.
@@ -83,6 +85,31 @@ impl Writer {
     /// Time, chance and the rest.
     pub const fn components(&self) -> &Components {
         &self.components
+    }
+
+    /// Where the newest manifest snapshot has its rows: one request, once for each snapshot.
+    pub async fn shards(&mut self) -> Result<Arc<Vec<ShardRef>>, EngineError> {
+        let seq = self.tail().snapshot;
+        if let Some((_, shards)) = self.shards.as_ref().filter(|(of, _)| *of == seq) {
+            return Ok(shards.clone());
+        }
+        let shards = match seq {
+            Seq::ZERO => Vec::new(),
+            seq => match self.log.snapshot(seq).await? {
+                Some(snapshot) => snapshot.shards,
+                None => {
+                    return Err(RemoteError::Missing { path: keys::snapshot(self.log.name(), seq).to_string() }.into());
+                }
+            },
+        };
+        Ok(self.remember_shards(seq, shards))
+    }
+
+    /// Somebody has just read or written that manifest snapshot.
+    pub(crate) fn remember_shards(&mut self, seq: Seq, shards: Vec<ShardRef>) -> Arc<Vec<ShardRef>> {
+        let shards = Arc::new(shards);
+        self.shards = Some((seq, shards.clone()));
+        shards
     }
 
     fn tail(&self) -> &TailRow {

@@ -28,6 +28,8 @@ pub const SNAPSHOT_RECORDS: u64 = 1024;
 pub const HEAD_INTERVAL_MS: u64 = 30_000;
 /// A snapshot of up to this size travels inside the head.
 pub const HEAD_INLINE_MAX: usize = 2 << 20;
+/// Rows travel inside a manifest snapshot while they take up to so many bytes: those of a gigabyte or so.
+pub const SNAPSHOT_ROWS_MAX: u64 = 96 << 10;
 /// The skeleton's pages, uncompressed.
 pub const SKELETON_BYTES_MAX: usize = 4 << 20;
 /// Rows that a lazy reader keeps, in memory: those of some 16 GB of 4 KiB pages.

@@ -1,7 +1,7 @@
 //! The manifest as one object, and the hint that points at the newest.
 
 use crate::{
-    BlobRef, ChunkId, Epoch, IdentityKey, Incarnation, Lsn, Owner, PageNo, RecordHash, SchemaSummary, Seq,
+    BlobRef, ChunkId, ChunkRow, Epoch, IdentityKey, Incarnation, Lsn, Owner, PageNo, RecordHash, SchemaSummary, Seq,
     VolumeFigures, VolumeId, VolumeName,
 };
 
@@ -56,6 +56,8 @@ pub struct Snapshot {
     pub floor: Seq,
     /// Where the rows are, by ascending shard; shards without rows are left out.
     pub shards: Vec<ShardRef>,
+    /// The rows themselves, all of them, where they are few: then no shard need be read. Else none.
+    pub rows: Vec<ChunkRow>,
     /// Pages that nearly every query needs.
     pub skeleton: Skeleton,
 }

@@ -360,7 +360,8 @@ fn judge<T: std::fmt::Debug>(machine: &Machine, what: &str, done: Result<T, Engi
         }
         EngineError::Remote(RemoteError::Unavailable { .. } | RemoteError::Unknown { .. }) => true,
         EngineError::Manifest(littoral_ports::ManifestError::Full(_)) => true,
-        EngineError::Refused(why) => why.contains("there is a snapshot") || why.contains("finished first"),
+        EngineError::Refused(why) => why.contains("there is a snapshot"),
+        EngineError::Interrupted(why) => why.contains("finished first"),
         _ => false,
     };
     if !allowed {

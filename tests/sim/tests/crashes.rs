@@ -129,7 +129,9 @@ fn a_crash_anywhere_in_a_takeover_is_resumed() {
     let deaths: [fn(u64) -> Death; 4] =
         [Death::BeforeRequest, Death::AfterRequest, Death::BeforeCommit, Death::AfterCommit];
     for (seed, death) in seeds.zip(deaths) {
-        assert!(at_every_place(seed, true, death) > 5);
+        // A takeover begins without the rows: it writes little, whatever the size.
+        let places = at_every_place(seed, true, death);
+        assert!(places > 3, "{places} places");
     }
 }
 

@@ -375,6 +375,9 @@ impl Chance {
             shard += 1 + chance.below(1 << 20);
             chance.shard_ref(shard)
         });
+        let chunks: Vec<ChunkId> = shards.iter().flat_map(|shard| shard.rows.iter().map(|(chunk, _)| *chunk)).collect();
+        let along = chunks.len() <= 8 && self.below(2) == 0;
+        let rows = if along { chunks.into_iter().map(|chunk| self.row(chunk)).collect() } else { Vec::new() };
         let skeleton = match figures.page_size {
             Some(size) => {
                 let span = self.span();
@@ -397,6 +400,7 @@ impl Chance {
             owner: self.option(Self::owner),
             floor: Seq(self.number()),
             shards,
+            rows,
             skeleton,
         }
     }

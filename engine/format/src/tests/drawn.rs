@@ -64,7 +64,10 @@ fn tables() -> Vec<(String, String)> {
             let sample = samples.iter().find(|known| known.name == *sample).unwrap();
             let (_, drawings) = draw(|| (sample.encode)());
             let drawing = drawings.get(*nth).unwrap_or_else(|| panic!("{name}: {} runs only", drawings.len()));
-            ((*name).to_owned(), format!("`{}.v1.bin`, {}:\n\n{}", sample.name, drawing.what, table(drawing)))
+            (
+                (*name).to_owned(),
+                format!("`{}.v{}.bin`, {}:\n\n{}", sample.name, sample.version, drawing.what, table(drawing)),
+            )
         })
         .collect();
     let volume = "app.db".parse().unwrap();

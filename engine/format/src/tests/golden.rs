@@ -4,21 +4,21 @@
 //! version and new files. (A new zstd may pack the same body into other bytes: then the file stays, under another name, among
 //! those that are only read.)
 
-use super::samples::{Sample, all};
+use super::samples::{Sample, all, old};
 use std::path::PathBuf;
 
 pub(super) fn blessing() -> bool {
     std::env::var_os("LITTORAL_BLESS").is_some()
 }
 
-fn file(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.v1.bin"))
+fn file(name: &str, version: u16) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(format!("{name}.v{version}.bin"))
 }
 
 #[test]
 fn golden_files_are_what_is_written_and_are_read_as_they_were_meant() {
-    for Sample { name, encode, reads, .. } in all() {
-        let path = file(name);
+    for Sample { name, version, encode, reads, .. } in all() {
+        let path = file(name, version);
         let bytes = encode();
         if blessing() && !path.exists() {
             std::fs::write(&path, &bytes).unwrap();
@@ -31,9 +31,18 @@ fn golden_files_are_what_is_written_and_are_read_as_they_were_meant() {
 
 #[test]
 fn every_golden_file_has_its_sample() {
-    let known: Vec<_> = all().iter().map(|sample| file(sample.name)).collect();
-    for entry in std::fs::read_dir(file("").parent().unwrap()).unwrap() {
+    let mut known: Vec<_> = all().iter().map(|sample| file(sample.name, sample.version)).collect();
+    known.extend(old().iter().map(|(name, version, _)| file(name, *version)));
+    for entry in std::fs::read_dir(file("", 1).parent().unwrap()).unwrap() {
         let path = entry.unwrap().path();
         assert!(known.contains(&path), "{} is read by no test", path.display());
+    }
+}
+
+#[test]
+fn what_older_versions_wrote_is_still_read() {
+    for (name, version, reads) in old() {
+        let golden = std::fs::read(file(name, version)).unwrap();
+        assert_eq!(reads(&golden), Ok(true), "{name}, version {version}");
     }
 }

@@ -197,10 +197,17 @@ fn a_newer_version_is_told_from_damage() {
         let magic = !matches!(sample.entry, "rows" | "frame");
         let at = if magic { 4 } else { 0 };
         let mut bytes = (sample.encode)();
-        assert_eq!(bytes[at..at + 2], 1u16.to_le_bytes(), "{}", sample.name);
-        bytes[at..at + 2].copy_from_slice(&2u16.to_le_bytes());
+        // A head is as it was; what lies in it has a version of its own.
+        let newest = if sample.name == "head" { 1 } else { sample.version };
+        assert_eq!(bytes[at..at + 2], newest.to_le_bytes(), "{}", sample.name);
+        bytes[at..at + 2].copy_from_slice(&(newest + 1).to_le_bytes());
         let read = (sample.reads)(&bytes);
-        assert!(matches!(read, Err(FormatError::Newer { found: 2, known: 1, .. })), "{}: {read:?}", sample.name);
+        let newer = |found, known| found == newest + 1 && known == newest;
+        assert!(
+            matches!(read, Err(FormatError::Newer { found, known, .. }) if newer(found, known)),
+            "{}: {read:?}",
+            sample.name
+        );
         bytes[at..at + 2].copy_from_slice(&0u16.to_le_bytes());
         assert!(matches!((sample.reads)(&bytes), Err(FormatError::Invalid { .. })), "{}", sample.name);
     }
