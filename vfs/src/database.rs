@@ -10,8 +10,7 @@ use crate::raw::file::Bytes;
 use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use crate::said::Said;
-use crate::sparse::Sparse;
-use littoral_engine::lazy::Lazy;
+use crate::sparse::{Reader, Sparse};
 use littoral_engine::open::store_root;
 use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
@@ -41,7 +40,7 @@ pub(crate) struct Database {
 #[derive(Debug)]
 enum Sparseness {
     /// Nobody has looked yet; a reader of the volume, where its file was just made.
-    Unknown(Option<Lazy>),
+    Unknown(Option<Reader>),
     Known(Option<Arc<Sparse>>),
 }
 

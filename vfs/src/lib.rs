@@ -22,6 +22,7 @@ mod sparse;
 mod sql;
 mod work;
 
+use littoral_engine::open::Totals;
 use littoral_ports::{LiveSource, SourceError};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
@@ -49,6 +50,17 @@ pub fn hydrate(database: &Path, told: &mut dyn FnMut(u64, u64)) -> Option<Result
         Err(error) => return Some(Err(error.to_string())),
     };
     Some(live.with_file(|file| sparse.hydrate(file, told)).map_err(|error| error.to_string()))
+}
+
+/// What fetching pages of a database that a connection of this process has open has cost, and how many of the requests waited for
+/// one another; counted anew from now on where that is wanted. `None` for one that is all here.
+pub fn cost(database: &Path, anew: bool) -> Option<(Totals, usize)> {
+    let sparse = database::Database::find(database)?.sparse()?;
+    let cost = sparse.cost();
+    if anew {
+        sparse.count_anew();
+    }
+    cost
 }
 
 /// Whether a database that a connection of this process has open is not all here: how many pages are, of how many.

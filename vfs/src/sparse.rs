@@ -14,13 +14,13 @@ use crate::said::Said;
 use crate::work::{self, Ground, WorkError};
 use littoral_engine::exec::restore::At;
 use littoral_engine::lazy::{Budget, Lazy};
-use littoral_engine::open::Place;
+use littoral_engine::open::{Counting, Place, Totals};
 use littoral_engine::readahead::{Readahead, Room};
 use littoral_engine::tracker::residency::{Origin, Residency, materialise};
 use littoral_engine::{EngineError, LocalError, live};
 use littoral_types::{PageCount, PageNo};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What a sparse file begins with instead of SQLite's own words.
@@ -53,6 +53,13 @@ pub(crate) enum SparseError {
     Inner(std::ffi::c_int),
 }
 
+/// A reader of the volume, and the meter of what it costs.
+#[derive(Clone, Debug)]
+pub(crate) struct Reader {
+    lazy: Lazy,
+    meter: Arc<Counting>,
+}
+
 /// A sparse database of this process.
 #[derive(Debug)]
 pub(crate) struct Sparse {
@@ -61,14 +68,14 @@ pub(crate) struct Sparse {
     residency: Residency,
     said: Said,
     /// Opened when the first page is missed.
-    lazy: Mutex<Option<Lazy>>,
+    lazy: Mutex<Option<Reader>>,
     ahead: Mutex<Readahead>,
     /// Whether the volume is ours to write, once that was asked.
     ours: Mutex<bool>,
 }
 
 /// Makes a sparse file where there is no database and the volume has one. Whether it did.
-pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<Lazy>, WorkError> {
+pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<Reader>, WorkError> {
     let place = said.place(database)?;
     if place.is_unmade || !is_wanted(&place, said) {
         return Ok(None);
@@ -76,15 +83,16 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
     let Ground { place, said, components } = work::ground_of(place, said);
     let url = place.url();
     let opened = work::run(FETCH_DEADLINE, async move || {
-        let (log, _) = place.log(&said.settings, &components)?;
+        let (log, meter) = place.log(&said.settings, &components)?;
         match Lazy::open(&log, &components, &At::Newest).await {
-            Ok(lazy) => Ok(Some(lazy)),
+            Ok(lazy) => Ok(Some(Reader { lazy, meter })),
             // A volume without a checkpoint, or none at all: a new database begins.
             Err(EngineError::NoVolume(_) | EngineError::NoSuchPosition { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     })?;
-    let Some(lazy) = opened else { return Ok(None) };
+    let Some(reader) = opened else { return Ok(None) };
+    let lazy = &reader.lazy;
     let origin = Origin {
         volume: lazy.volume(),
         position: lazy.position(),
@@ -97,7 +105,7 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
     let bytes = origin.page_count.0 * origin.page_size.bytes();
     materialise(database, &MAGIC, bytes).map_err(EngineError::from)?;
     tracing::info!(volume = url, position = %origin.position, "opened from the object store: pages come as they are read");
-    Ok(Some(lazy))
+    Ok(Some(reader))
 }
 
 /// A sparse database that is nobody's to write here, and that nobody has open, shows the newest state of its volume: an older one goes.
@@ -150,7 +158,7 @@ impl Sparse {
         store: &Path,
         said: &Said,
         begins: Option<[u8; 16]>,
-        lazy: Option<Lazy>,
+        lazy: Option<Reader>,
     ) -> Result<Option<Self>, String> {
         let sidecar = Residency::path_of(store, database);
         let told = |error: LocalError| error.to_string();
@@ -175,7 +183,7 @@ impl Sparse {
         };
         let origin = *residency.origin();
         let mut ahead = Readahead::new(origin.page_size, origin.page_count);
-        for (page, image) in lazy.iter().flat_map(Lazy::skeleton) {
+        for (page, image) in lazy.iter().flat_map(|reader| reader.lazy.skeleton()) {
             ahead.learn(page, &image);
         }
         Ok(Some(Self {
@@ -211,6 +219,19 @@ impl Sparse {
     /// How many of how many pages are here.
     pub(crate) fn progress(&self) -> (u64, PageCount) {
         (self.residency.count_here(), self.residency.origin().page_count)
+    }
+
+    /// What fetching cost this process so far, and how many requests of it waited for one another.
+    pub(crate) fn cost(&self) -> Option<(Totals, usize)> {
+        let lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
+        lazy.as_ref().map(|reader| (reader.meter.totals(), reader.meter.depth()))
+    }
+
+    /// Counts from here on.
+    pub(crate) fn count_anew(&self) {
+        if let Some(reader) = &*self.lazy.lock().unwrap_or_else(PoisonError::into_inner) {
+            reader.meter.reset();
+        }
     }
 
     /// Where it came from.
@@ -327,23 +348,23 @@ impl Sparse {
 
     fn lazy(&self) -> Result<Lazy, SparseError> {
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lazy) = &*lazy {
-            return Ok(lazy.clone());
+        if let Some(reader) = &*lazy {
+            return Ok(reader.lazy.clone());
         }
         let Ground { place, said, components } = work::ground(&self.database, &self.said).map_err(WorkError::from)?;
         let origin = *self.residency.origin();
         let opened = work::run(FETCH_DEADLINE, async move || {
-            let (log, _) = place.log(&said.settings, &components)?;
+            let (log, meter) = place.log(&said.settings, &components)?;
             let lazy = Lazy::open(&log, &components, &At::Position(origin.position)).await?;
             if lazy.volume() == origin.volume {
-                return Ok(lazy);
+                return Ok(Reader { lazy, meter });
             }
             let detail = "another volume was made under this name since the database was opened from it".to_owned();
             Err(EngineError::NotAVolume { volume: place.url(), detail })
         })?;
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.skeleton().for_each(|(page, image)| ahead.learn(page, &image));
-        Ok(lazy.insert(opened).clone())
+        opened.lazy.skeleton().for_each(|(page, image)| ahead.learn(page, &image));
+        Ok(lazy.insert(opened).lazy.clone())
     }
 
     /// Whether the database may be written here. The first time this may ask the object store: a volume that its writer released

@@ -27,10 +27,13 @@ impl OpenDatabase {
     /// Opens a database file, or one that is in an object store alone, with what was said of it.
     pub fn open(file: &Path, said: &[(Key, OsString)]) -> Result<Self, SourceError> {
         let path = absolute(file)?;
-        let connection = Connection::through_vfs(&uri(&path, said)).map_err(|failure| {
+        let told = |failure: Failure| {
             let why = littoral_vfs::take_error().unwrap_or(failure.message);
             SourceError::Failed(format!("{}: {why}", file.display()))
-        })?;
+        };
+        let connection = Connection::through_vfs(&uri(&path, said)).map_err(told)?;
+        // Whoever has read takes the WAL away as the last one to leave; our readers leave it to this one.
+        connection.number(c"PRAGMA schema_version").map_err(told)?;
         Ok(Self { path, connection })
     }
 

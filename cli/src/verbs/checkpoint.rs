@@ -40,10 +40,15 @@ pub struct Args {
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let file = door.file(&args.file)?;
     let settings = door.settings(Some(&file))?;
+    let plain = SqliteSource::open(&file, BUSY_TIMEOUT);
+    // What is no database to others may be one of which not everything is here.
+    let plain = match plain {
+        Err(SourceError::NotADatabase(_)) if open::is_sparse(&Place::of_database(&file, &settings)?) => None,
+        plain => Some(plain?),
+    };
     let place = Place::of_database(&file, &settings)?;
     let components = door.components(&settings)?;
-    if !open::is_sparse(&place) {
-        let mut source = SqliteSource::open(&file, BUSY_TIMEOUT)?;
+    if let Some(mut source) = plain {
         // A damaged database is found before anything is made for it, here or there.
         if args.check || (place.found.is_none() && !args.no_check) {
             checked(&mut source, args.check, door)?;
@@ -53,6 +58,8 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
             return dry_run(&place, &components, &found, &asked, &mut source);
         }
     }
+    // What is wrong with the remote's address is said before anything is made.
+    place.existing(&settings, &components)?;
     let database = OpenDatabase::open(&file, door.said())?;
     let mut source = database.live()?;
     if args.dry_run {

@@ -44,6 +44,10 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         let (here, all) = sparse.progress();
         format!("{here} of {all} pages, of {}", sparse.origin().position)
     });
+    let fetched = database.sparse().and_then(|sparse| sparse.cost()).map(|(totals, _)| {
+        let all = totals.all();
+        format!("{} bytes in {} requests", all.bytes_down, all.requests)
+    });
     let text = |text: Option<String>| text.map_or(Cell::Null, Cell::Text);
     let number = |number: Option<u64>| number.map_or(Cell::Null, Cell::count);
     let rows = [
@@ -56,6 +60,7 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         ("writer", text(tail.and_then(|tail| tail.owner.as_ref()).map(|owner| owner.label.clone()))),
         ("fenced_by", text(fence.map(|(epoch, owner)| format!("{owner} (epoch {epoch})")))),
         ("here", Cell::Text(sparse.unwrap_or_else(|| "everything".to_owned()))),
+        ("fetched", text(fetched)),
         ("store", text(place.store_root.as_ref().map(|root| root.display().to_string()))),
         ("last_error", text(last::last())),
     ];

@@ -1,0 +1,33 @@
+//! Opens a database on a machine that has nothing of it, runs statements, and says what each of them cost: for `tests/cold.rs`.
+//!
+//!     cold FILE REMOTE ENDPOINT|- VOLUME SQL...
+
+#![allow(clippy::unwrap_used, reason = "a measurement stops at the first surprise")]
+
+use std::path::PathBuf;
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let file = PathBuf::from(arguments.next().unwrap());
+    let (remote, endpoint, volume) = (arguments.next().unwrap(), arguments.next().unwrap(), arguments.next().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let mut builder = littoral::Builder::new(&file).remote(remote).volume(volume);
+        if endpoint != "-" {
+            builder = builder.endpoint(endpoint);
+        }
+        let connection = builder.open().await.unwrap();
+        for sql in arguments {
+            let mut rows = connection.query(&sql, ()).await.unwrap();
+            let mut count = 0;
+            let mut last = String::new();
+            while let Some(row) = rows.next().await.unwrap() {
+                count += 1;
+                last = format!("{:?}", row.get_value(0).unwrap());
+            }
+            let (totals, depth) = littoral_vfs::cost(&file.canonicalize().unwrap(), true).unwrap();
+            let all = totals.all();
+            println!("{} {} {depth} {count} {last}", all.requests, all.bytes_down);
+        }
+    });
+}

@@ -1,0 +1,107 @@
+//! Queries on a machine that has nothing: requests, bytes, and how many of them wait for one another, counted at the remote.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
+
+use littoral_bench::{Machine, Proxy, text};
+use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
+use littoral_engine::components::{MachineClock, MachineEntropy};
+use littoral_remote::{Environment, RemoteSettings, open_in};
+use littoral_test_s3::S3Server;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Far enough that requests that are made at once are under way at once.
+const FAR: Duration = Duration::from_millis(30);
+
+/// What a statement cost.
+#[derive(Debug)]
+struct Cost {
+    requests: u64,
+    bytes: u64,
+    depth: usize,
+    rows: u64,
+}
+
+struct Far<'a> {
+    server: &'a S3Server,
+    url: String,
+    endpoint: String,
+}
+
+impl Far<'_> {
+    /// Runs statements in a process of its own, on a machine that has nothing; opening counts to the first.
+    fn costs(&self, statements: &[&str]) -> Vec<Cost> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cold"));
+        command.arg(dir.path().join("app.db")).args([&self.url, &self.endpoint, "app.db"]).args(statements);
+        let done = command.envs(self.server.env()).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let told = String::from_utf8(done.stdout).unwrap();
+        let costs: Vec<Cost> = told
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                Cost {
+                    requests: words[0].parse().unwrap(),
+                    bytes: words[1].parse().unwrap(),
+                    depth: words[2].parse().unwrap(),
+                    rows: words[3].parse().unwrap(),
+                }
+            })
+            .collect();
+        assert_eq!(costs.len(), statements.len());
+        for (statement, cost) in statements.iter().zip(&costs) {
+            println!("{statement}\n  {} requests, {} B, {} deep, {} rows", cost.requests, cost.bytes, cost.depth, cost.rows);
+        }
+        costs
+    }
+}
+
+/// Stored bytes of the whole table, from what the checkpoint of the database took.
+fn publish(path: &Path, machine: &Machine) {
+    let mut source = SqliteSource::open(path, BUSY_TIMEOUT).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(machine.checkpoint(&mut source)).unwrap();
+}
+
+#[test]
+fn a_cold_machine_answers_in_few_requests() {
+    let gigabytes: f64 = std::env::var("LITTORAL_BENCH_GB").map_or(1.0, |text| text.parse().unwrap());
+    let server = S3Server::start();
+    let bucket = server.bucket();
+    let url = format!("s3://{bucket}/bench");
+    let env = Environment::from_pairs(server.env());
+    let remote =
+        open_in(&url, &RemoteSettings::default(), &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let near = Machine::new(dir.path(), remote);
+    text::database(&near.database(), (gigabytes * f64::from(1 << 30)) as u64);
+    let sql = text::Sql::open(&near.database());
+    // A table of about 100 MB beside the large one.
+    sql.run(
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+         CREATE TABLE hundred(id INTEGER PRIMARY KEY, body TEXT);
+         INSERT INTO hundred SELECT id, body FROM rows WHERE id <= 240000;
+         CREATE TABLE wanted(who TEXT, at INTEGER);
+         INSERT INTO wanted SELECT who, at FROM rows WHERE id % (SELECT max(id) / 100 FROM rows) = 7 LIMIT 100;
+         PRAGMA journal_mode = DELETE;",
+    );
+    drop(sql);
+    publish(&near.database(), &near);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let proxy = runtime.block_on(Proxy::start(server.authority(), FAR, None));
+    let far = Far { server: &server, url, endpoint: proxy.endpoint() };
+
+    let point = &far.costs(&["SELECT body FROM rows WHERE id = 777777"])[0];
+    assert!(point.depth <= 3 && point.bytes <= 1 << 20, "{point:?}");
+    let by_index = &far.costs(&["SELECT r.body FROM rows r WHERE who = (SELECT who FROM rows WHERE id = 4711) LIMIT 1"])[0];
+    assert!(by_index.depth <= 4 + 1 && by_index.bytes <= 2 << 20, "the search for the key is one of them: {by_index:?}");
+
+    let scan = &far.costs(&["SELECT count(*), sum(length(body)) FROM hundred"])[0];
+    assert!(scan.requests <= 20 && scan.depth <= 8, "{scan:?}");
+
+    let join = &far.costs(&["SELECT r.body FROM wanted w JOIN rows r ON r.who = w.who AND r.at = w.at"])[0];
+    assert!(join.rows >= 100 && join.depth <= 8, "{join:?}");
+}
