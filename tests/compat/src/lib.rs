@@ -15,4 +15,5 @@ pub mod built;
 pub mod chance;
 pub mod model;
 pub mod place;
+pub mod script;
 pub mod shell;
