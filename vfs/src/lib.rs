@@ -11,6 +11,7 @@
 //! What may never enter: the network, waiting without a deadline, policy.
 //! Read next: [`database`](crate), `raw/file.rs`, `source.rs`; `raw/` holds all unsafe code.
 
+mod alone;
 mod code;
 mod database;
 mod last;

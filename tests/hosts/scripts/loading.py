@@ -5,6 +5,8 @@ import os
 import shutil
 import sqlite3
 
+import apsw
+
 extension = os.environ["EXTENSION"]
 
 
@@ -45,6 +47,16 @@ except sqlite3.OperationalError as error:
     assert "another copy of the extension is loaded in this process: load one of them" in str(error), error
 else:
     raise AssertionError("two copies in one process")
+# Not in another SQLite library either.
+other = apsw.Connection(":memory:")
+other.enable_load_extension(True)
+try:
+    other.load_extension("./copy.so", "sqlite3_littoral_init")
+except apsw.ExtensionLoadingError as error:
+    assert "another copy of the extension is loaded in this process: load one of them" in str(error), error
+else:
+    raise AssertionError("two copies in one process, in two libraries")
+other.load_extension(extension)
 
 
 def refused(uri, *words):

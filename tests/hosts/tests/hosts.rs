@@ -86,6 +86,16 @@ async fn libsql_by_the_binding() {
 }
 
 #[tokio::test]
+async fn the_extension_beside_the_binding_is_refused_with_the_reason() {
+    let place = Place::new();
+    let conn = littoral::Builder::new(place.machine().join("app.db")).open().await.unwrap();
+    conn.load_extension_enable().unwrap();
+    let error = conn.load_extension(&built().extension, Some("sqlite3_littoral_init")).unwrap_err().to_string();
+    assert!(error.contains("another copy of the extension is loaded in this process"), "{error}");
+    littoral::checkpoint(&conn).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_machine_that_has_nothing_opens_it_from_the_object_store_in_every_host() {
     let place = Place::new();
     place.python("python.py");

@@ -118,6 +118,9 @@ pub(crate) unsafe fn register(api: super::api::Api, default: bool) -> Result<&'s
         // SAFETY: R4.
         return Ok(unsafe { library(known) });
     }
+    if !crate::alone::is_alone() {
+        return Err(code::MISUSE);
+    }
     // SAFETY: R3: null asks for the default.
     let inner = unsafe { (api.vfs_find)(ptr::null()) };
     if inner.is_null() {
