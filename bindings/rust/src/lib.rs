@@ -39,3 +39,7 @@ pub use entry::register;
 pub use error::Error;
 pub use libsql;
 pub use littoral_types::{Epoch, Lsn, Position};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/hosts/rust.md")]
+struct Page;

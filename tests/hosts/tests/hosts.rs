@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use littoral_hosts::{Place, QUESTION, ROWS, WRITTEN, built, program, python, room, said};
+use littoral_hosts::{Place, QUESTION, ROWS, WRITTEN, built, command, program, python, room, said};
+use littoral_test_s3::S3Server;
 use std::fs;
 use std::process::Command;
 
@@ -39,6 +40,34 @@ fn apsw() {
     let place = Place::new();
     place.python("apsw_host.py");
     comes_back(&place, "app.db");
+}
+
+#[test]
+fn an_s3_bucket_with_credentials_from_the_environment() {
+    let place = Place::new();
+    let server = S3Server::shared();
+    let remote = format!("s3://{}/prefix", server.bucket());
+    let run = |credentials: Vec<(&'static str, String)>| {
+        let mut script = place.host(python());
+        script
+            .arg(room().join("scripts/python.py"))
+            .env("REMOTE", &remote)
+            .env("LITTORAL_LOG", "error")
+            .envs(credentials);
+        script.output().unwrap()
+    };
+    let refused = run(server.wrong_secret_env());
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && why.contains("the secret key does not fit the access key"), "{why}");
+    assert!(!why.contains("not-the-secret-at-all"), "{why}");
+    place.lose_machine();
+    let done = run(server.env());
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    place.lose_machine();
+    let mut restore = command(&built().littoral);
+    restore.current_dir(place.machine()).envs(server.env());
+    said(restore.args(["restore", &format!("{remote}/app.db"), "back.db"]));
+    assert_eq!(place.stock("back.db", QUESTION), WRITTEN);
 }
 
 fn node(place: &Place) -> Command {

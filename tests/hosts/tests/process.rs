@@ -59,7 +59,17 @@ fn whoever_ends_without_closing_loses_nothing_that_was_committed() {
 #[test]
 fn s19_what_is_loaded_stays_and_what_cannot_be_is_refused_with_the_reason() {
     let place = Place::new();
-    place.python("loading.py");
+    let mut script = place.host(python());
+    script.arg(room().join("scripts/loading.py"));
+    let quiet = script.output().unwrap();
+    let shown = String::from_utf8_lossy(&quiet.stderr);
+    assert!(quiet.status.success() && shown.is_empty(), "{shown}");
+    // The same, and whoever asks is told.
+    let place = Place::new();
+    let mut script = place.host(python());
+    let told = script.arg(room().join("scripts/loading.py")).env("LITTORAL_LOG", "error").output().unwrap();
+    let shown = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success() && shown.contains("did you mean \"remote\"?"), "{shown}");
 }
 
 #[test]
