@@ -297,8 +297,35 @@ async fn what_is_damaged_or_gone_is_named_and_never_read_as_something_else() {
             remote.tamper(&path, good);
         }
     }
+    // The rows of an earlier state in the place of the newest: as long, whole, and wrong.
+    let mut session = machine.open().await.unwrap();
+    for value in [4712, 4713] {
+        pages.write(40, value);
+        let options = littoral_engine::exec::checkpoint::Options::default();
+        littoral_engine::exec::checkpoint::checkpoint(&mut session.writer, &session.scratch, &mut pages, &options)
+            .await
+            .unwrap();
+        write_snapshot(&mut session.writer, Some(&mut pages)).await.unwrap();
+    }
+    drop(session);
+    let newest = log(remote.clone()).open().await.unwrap().unwrap().snapshot.unwrap();
+    let name = newest.shards[0].blob.name.to_string();
+    let shards = blobs(&remote, "/shard/");
+    let (path, good) = shards.iter().find(|(path, _)| path.as_str().ends_with(&name)).unwrap().clone();
+    let mut wrong = 0;
+    for (_, other) in shards.iter().filter(|(other, _)| *other != path) {
+        remote.tamper(&path, other.clone());
+        let error = by_shards(remote.clone()).await.fetch(wanted).await;
+        wrong += u32::from(error.is_err_and(|error| error.to_string().contains("shard")));
+    }
+    assert_eq!(wrong, shards.len() as u32 - 1);
+    remote.tamper(&path, good);
     // Gone altogether: the error names the object.
-    let (path, good) = blobs(&remote, "/pack/").remove(0);
+    let opened = log(remote.clone()).open().await.unwrap().unwrap();
+    let rows = littoral_engine::exec::rebuild::rows(&log(remote.clone()), &opened).await.unwrap();
+    let holder = rows[&littoral_types::ChunkId(0)].find(wanted).unwrap().blob.name.to_string();
+    let packs = blobs(&remote, "/pack/");
+    let (path, good) = packs.into_iter().find(|(path, _)| path.as_str().ends_with(&holder)).unwrap();
     remote.delete(std::slice::from_ref(&path)).await.unwrap();
     let reader = lazy(remote.clone(), &At::Newest).await;
     let error = reader.fetch(wanted).await.unwrap_err();

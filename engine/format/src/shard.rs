@@ -76,6 +76,28 @@ pub fn row_span(shard: &ShardRef, chunk: ChunkId) -> Option<ByteSpan> {
     Some(ByteSpan { offset: before, len: u64::from(shard.rows[at].1) })
 }
 
+/// What a directory keeps of a row, to know it by: of the checksum at its end the last four bytes.
+pub fn check(row: &[u8]) -> u32 {
+    row.last_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The checks of a shard's rows, in their order.
+pub fn checks(whole: &[u8], rows: &[(ChunkId, u32)]) -> Vec<u32> {
+    let mut left = whole.get(HEADER_BYTES as usize..).unwrap_or_default();
+    let mut next = |len: u32| {
+        let (row, rest) = left.split_at_checked(len as usize).unwrap_or((left, &[]));
+        left = rest;
+        check(row)
+    };
+    rows.iter().map(|(_, len)| next(*len)).collect()
+}
+
+/// The check of a chunk's row, where the directory has one.
+pub fn row_check(shard: &ShardRef, chunk: ChunkId) -> Option<u32> {
+    let at = shard.rows.binary_search_by_key(&chunk, |(chunk, _)| *chunk).ok()?;
+    shard.checks.get(at).copied()
+}
+
 /// Reads one row, which must be this chunk's.
 pub fn decode_row(bytes: &[u8], chunk: ChunkId) -> Result<ChunkRow, FormatError> {
     In::new(ROW, bytes).version(ROW_VERSION)?;

@@ -52,7 +52,7 @@ fn put(snapshot: &Snapshot, out: &mut Out) {
     if snapshot.shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
         out.refuse("shards that do not ascend");
     }
-    snapshot.shards.iter().for_each(|shard| shard.put(out));
+    snapshot.shards.iter().for_each(|shard| put_shard(shard, out));
     if !rows_are_listed(&snapshot.rows, &snapshot.shards) {
         out.refuse("rows that are not those of the shards");
     }
@@ -73,7 +73,7 @@ fn put(snapshot: &Snapshot, out: &mut Out) {
     }
 }
 
-/// Before version 2 no rows travelled along, and pages were not turned.
+/// Before version 2 no rows travelled along, rows had no checks, and pages were not turned.
 fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
     let volume = VolumeMeta::get(input)?;
     let seq = Seq(input.varint()?);
@@ -86,7 +86,7 @@ fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
     let schema = input.optional(SchemaSummary::get)?;
     let owner = input.optional(Owner::get)?;
     let floor = Seq(input.varint()?);
-    let shards = input.list(37, RAW_MAX, ShardRef::get)?;
+    let shards = input.list(37, RAW_MAX, |input| get_shard(input, version))?;
     if shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
         return Err(input.invalid("shards that do not ascend"));
     }
@@ -130,39 +130,51 @@ fn rows_are_listed(rows: &[ChunkRow], shards: &[ShardRef]) -> bool {
     rows.is_empty() || (rows.len() <= SHARD_CHUNKS as usize && listed.eq(rows.iter().map(|row| row.chunk)))
 }
 
-impl Spell for ShardRef {
-    fn put(&self, out: &mut Out) {
-        out.varint("shard", self.shard);
-        self.blob.put(out);
-        if !shard::rows_fit(self.shard, self.rows.iter().map(|(chunk, _)| *chunk)) {
-            return out.refuse("rows that do not ascend or belong to another shard");
-        }
-        out.count("shard: rows", self.rows.len());
-        let mut next = self.shard.saturating_mul(SHARD_CHUNKS);
-        for (chunk, len) in &self.rows {
-            out.varint("row: chunks left out before", chunk.0 - next);
-            out.varint("row: bytes", u64::from(*len));
-            next = chunk.0.saturating_add(1);
-        }
+fn put_shard(shard: &ShardRef, out: &mut Out) {
+    out.varint("shard", shard.shard);
+    shard.blob.put(out);
+    if !shard::rows_fit(shard.shard, shard.rows.iter().map(|(chunk, _)| *chunk)) {
+        return out.refuse("rows that do not ascend or belong to another shard");
     }
+    out.count("shard: rows", shard.rows.len());
+    let mut next = shard.shard.saturating_mul(SHARD_CHUNKS);
+    for (chunk, len) in &shard.rows {
+        out.varint("row: chunks left out before", chunk.0 - next);
+        out.varint("row: bytes", u64::from(*len));
+        next = chunk.0.saturating_add(1);
+    }
+    if !shard.checks.is_empty() && shard.checks.len() != shard.rows.len() {
+        return out.refuse("not a check for every row");
+    }
+    out.u8("shard: has checks", u8::from(!shard.checks.is_empty()));
+    shard.checks.iter().for_each(|check| out.u32("row: check", *check));
+}
 
-    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
-        let shard = input.varint()?;
-        let blob = BlobRef::get(input)?;
-        let beyond = |input: &In<'_>| input.invalid("a chunk outside its shard");
-        let mut next = shard.checked_mul(SHARD_CHUNKS).ok_or_else(|| beyond(input))?;
-        let rows = input.list(2, SHARD_CHUNKS as usize, |input| {
-            let left_out = input.varint()?;
-            let chunk = next.checked_add(left_out).filter(|chunk| chunk / SHARD_CHUNKS == shard);
-            let chunk = chunk.ok_or_else(|| beyond(input))?;
-            next = chunk.saturating_add(1);
-            let len = u32::try_from(input.varint()?).map_err(|_| input.invalid("a row of more than 4 GiB"))?;
-            Ok((ChunkId(chunk), len))
-        })?;
-        if shard::rows_fit(shard, rows.iter().map(|(chunk, _)| *chunk)) {
-            Ok(Self { shard, blob, rows })
-        } else {
-            Err(beyond(input))
+/// Before version 2 there were no checks.
+fn get_shard(input: &mut In<'_>, version: u16) -> Result<ShardRef, FormatError> {
+    let shard = input.varint()?;
+    let blob = BlobRef::get(input)?;
+    let beyond = |input: &In<'_>| input.invalid("a chunk outside its shard");
+    let mut next = shard.checked_mul(SHARD_CHUNKS).ok_or_else(|| beyond(input))?;
+    let rows = input.list(2, SHARD_CHUNKS as usize, |input| {
+        let left_out = input.varint()?;
+        let chunk = next.checked_add(left_out).filter(|chunk| chunk / SHARD_CHUNKS == shard);
+        let chunk = chunk.ok_or_else(|| beyond(input))?;
+        next = chunk.saturating_add(1);
+        let len = u32::try_from(input.varint()?).map_err(|_| input.invalid("a row of more than 4 GiB"))?;
+        Ok((ChunkId(chunk), len))
+    })?;
+    if !shard::rows_fit(shard, rows.iter().map(|(chunk, _)| *chunk)) {
+        return Err(beyond(input));
+    }
+    let mut checks = Vec::new();
+    if version >= 2 && input.flag()? {
+        if rows.is_empty() {
+            return Err(input.invalid("checks of no rows"));
+        }
+        for _ in &rows {
+            checks.push(input.u32()?);
         }
     }
+    Ok(ShardRef { shard, blob, rows, checks })
 }

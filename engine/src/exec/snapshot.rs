@@ -227,8 +227,9 @@ pub(crate) async fn put_shard(
         format::shard::encode(shard, rows).map_err(EngineError::damaged(format!("shard {shard}")))?;
     let name = BlobName { kind: BlobKind::Shard, hash: format::hash::blob(&bytes), birth };
     let len = bytes.len() as u64;
+    let checks = format::shard::checks(&bytes, &lengths);
     log.remote().upload(&keys::blob(log.name(), &name), &InMemory::new(Bytes::from(bytes))).await?;
-    Ok(ShardRef { shard, blob: BlobRef { home: Home::Own, name, len }, rows: lengths })
+    Ok(ShardRef { shard, blob: BlobRef { home: Home::Own, name, len }, rows: lengths, checks })
 }
 
 /// Puts a manifest snapshot under its name. One that is there already says the same.

@@ -43,6 +43,8 @@ struct Kept {
 struct Wanted {
     chunk: ChunkId,
     from: Option<(BlobRef, ByteSpan)>,
+    /// What the directory knows it by.
+    check: Option<u32>,
 }
 
 impl Rows {
@@ -125,11 +127,13 @@ impl Rows {
 
 impl Wanted {
     fn new(directory: &Directory, chunk: ChunkId) -> Self {
-        let from = match directory.start_of(chunk) {
-            Start::Nothing => None,
-            Start::Shard(shard, span) => Some((shard.blob.clone(), span)),
-        };
-        Self { chunk, from }
+        match directory.start_of(chunk) {
+            Start::Nothing => Self { chunk, from: None, check: None },
+            Start::Shard(shard, span) => {
+                let check = format::shard::row_check(shard, chunk);
+                Self { chunk, from: Some((shard.blob.clone(), span)), check }
+            }
+        }
     }
 }
 
@@ -163,12 +167,15 @@ async fn read(log: &Log, directory: &Directory, run: Vec<Wanted>) -> Result<Vec<
         _ => None,
     };
     let mut rows = Vec::with_capacity(run.len());
-    for Wanted { chunk, from } in &run {
+    for Wanted { chunk, from, check } in &run {
         let start = match (from, &fetched) {
             (Some((_, span)), Some((path, offset, bytes))) => {
                 let stored = usize::try_from(span.offset - offset).ok().zip(usize::try_from(span.len).ok());
                 let stored = stored.and_then(|(from, len)| bytes.get(from..from.checked_add(len)?));
                 let stored = stored.ok_or_else(|| log.inconsistent(format!("{path}: a row is cut off")))?;
+                if check.is_some_and(|check| check != format::shard::check(stored)) {
+                    return Err(log.inconsistent(format!("{path}: the row of chunk {chunk} is another blob's")));
+                }
                 format::shard::decode_row(stored, *chunk)
                     .map_err(EngineError::damaged(format!("{path}: row of chunk {chunk}")))?
             }

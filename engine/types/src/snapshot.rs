@@ -72,6 +72,9 @@ pub struct ShardRef {
     pub blob: BlobRef,
     /// The chunks that have a row and the length of each, ascending.
     pub rows: Vec<(ChunkId, u32)>,
+    /// A check for each of them, in the same order, so that a row read alone is known to be of this blob and of no other. None
+    /// where an older version wrote the directory.
+    pub checks: Vec<u32>,
 }
 
 /// Page 1, the schema's pages and the top interior pages of the B-trees, up to a byte budget.

@@ -365,7 +365,8 @@ impl Chance {
             rows.push((ChunkId(chunk), self.bits() as u32));
             chunk += 1;
         }
-        ShardRef { shard, blob: self.blob_ref(), rows }
+        let checks = if self.below(2) == 0 { rows.iter().map(|_| self.bits() as u32).collect() } else { Vec::new() };
+        ShardRef { shard, blob: self.blob_ref(), rows, checks }
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {

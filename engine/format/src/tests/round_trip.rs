@@ -67,7 +67,7 @@ proptest! {
         let written: Vec<_> = chunks.iter().map(|chunk| chance.row(ChunkId(*chunk))).collect();
         let (bytes, lengths) = shard::encode(shard, &written).unwrap();
         prop_assert_eq!(shard::decode(&bytes), Ok((shard, written.clone())));
-        let shard_ref = ShardRef { shard, blob: chance.blob_ref(), rows: lengths };
+        let shard_ref = ShardRef { shard, blob: chance.blob_ref(), checks: shard::checks(&bytes, &lengths), rows: lengths };
         for row in &written {
             let span = shard::row_span(&shard_ref, row.chunk).unwrap();
             let bytes = &bytes[span.offset as usize..span.end().unwrap() as usize];

@@ -117,7 +117,7 @@ fn p07_one_ranged_read_of_a_shard_gives_one_chunks_row_with_its_frame_offsets() 
         name: BlobName { kind: BlobKind::Shard, hash: hash::blob(&bytes), birth: Seq(1) },
         len: bytes.len() as u64,
     };
-    let directory = ShardRef { shard: 0, blob, rows: lengths };
+    let directory = ShardRef { shard: 0, blob, checks: shard::checks(&bytes, &lengths), rows: lengths };
     for chunk in [0, 1, 511, 1023] {
         let span = shard::row_span(&directory, ChunkId(chunk)).unwrap();
         let row = shard::decode_row(&bytes[span.offset as usize..span.end().unwrap() as usize], ChunkId(chunk));
