@@ -85,7 +85,7 @@ impl Inner {
             Ok(conn)
         };
         connected().map_err(|error: libsql::Error| {
-            let reason = littoral_vfs::take_error().unwrap_or_else(|| self.reason(&error));
+            let reason = self.misplaced().or_else(littoral_vfs::take_error).unwrap_or_else(|| unclear(&error));
             // A reason that begins with the path has said it.
             let told = self.path.display().to_string();
             let reason = reason.strip_prefix(&told).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&reason);
@@ -93,13 +93,13 @@ impl Inner {
         })
     }
 
-    /// What SQLite's own refusal means: it says a code and the name.
-    fn reason(&self, error: &libsql::Error) -> String {
+    /// A path at which no file can be.
+    fn misplaced(&self) -> Option<String> {
         let folder = self.path.parent().filter(|folder| *folder != Path::new(""));
         match folder {
-            _ if self.path.is_dir() => "it is a folder: give the path of a file".to_owned(),
-            Some(folder) if !folder.is_dir() => format!("there is no folder {}: make it first", folder.display()),
-            _ => format!("SQLite cannot open it; may it be read and written, and its folder too? ({error})"),
+            _ if self.path.is_dir() => Some("it is a folder: give the path of a file".to_owned()),
+            Some(folder) if !folder.is_dir() => Some(format!("there is no folder {}: make it first", folder.display())),
+            _ => None,
         }
     }
 
@@ -126,4 +126,9 @@ impl Inner {
             error => error,
         }
     }
+}
+
+/// SQLite refused by itself: it says a code and the name.
+fn unclear(error: &libsql::Error) -> String {
+    format!("SQLite cannot open it; may it be read and written, and its folder too? ({error})")
 }
