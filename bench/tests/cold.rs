@@ -22,6 +22,7 @@ struct Cost {
     bytes: u64,
     depth: usize,
     rows: u64,
+    kinds: String,
 }
 
 struct Far<'a> {
@@ -48,12 +49,14 @@ impl Far<'_> {
                     bytes: words[1].parse().unwrap(),
                     depth: words[2].parse().unwrap(),
                     rows: words[3].parse().unwrap(),
+                    kinds: words[4].to_owned(),
                 }
             })
             .collect();
         assert_eq!(costs.len(), statements.len());
         for (statement, cost) in statements.iter().zip(&costs) {
-            println!("{statement}\n  {} requests, {} B, {} deep, {} rows", cost.requests, cost.bytes, cost.depth, cost.rows);
+            let Cost { requests, bytes, depth, rows, kinds } = cost;
+            println!("{statement}\n  {requests} requests ({kinds}), {bytes} B, {depth} deep, {rows} rows");
         }
         costs
     }

@@ -368,7 +368,7 @@ fn the_demo_tells_its_story_without_a_terminal_and_leaves_nothing() {
     let told = rig.json(["demo", "--rows", "3000", "--keep"]);
     let folder = told["folder"].as_str().unwrap();
     assert!(std::path::Path::new(folder).join("rescued.db").exists());
-    assert_eq!(told["steps"].as_array().unwrap().len(), 10);
+    assert_eq!(told["steps"].as_array().unwrap().len(), 13);
 }
 
 #[test]

@@ -27,7 +27,8 @@ fn main() {
             }
             let (totals, depth) = littoral_vfs::cost(&file.canonicalize().unwrap(), true).unwrap();
             let all = totals.all();
-            println!("{} {} {depth} {count} {last}", all.requests, all.bytes_down);
+            let kinds: Vec<String> = totals.by_op.iter().map(|(op, one)| format!("{op:?}:{}", one.requests)).collect();
+            println!("{} {} {depth} {count} {} {last}", all.requests, all.bytes_down, kinds.join(","));
         }
     });
 }
