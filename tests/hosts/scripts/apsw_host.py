@@ -26,3 +26,16 @@ except apsw.SQLError as error:
 else:
     raise AssertionError("a pragma that is none was answered")
 conn.close()
+
+# Without a URI, by the VFS's name; and what SQLite does not say of a refusal.
+plain = apsw.Connection("named.db", vfs="littoral")
+plain.execute("CREATE TABLE t(x)")
+assert plain.pragma("littoral_checkpoint").startswith("1.")
+plain.close()
+try:
+    apsw.Connection("file:new.db?vfs=littoral&remot=s3://bucket", flags=flags)
+except apsw.CantOpenError:
+    why = apsw.Connection(":memory:").execute("SELECT littoral_last_error()").get
+    assert 'did you mean "remote"?' in why, why
+else:
+    raise AssertionError("a setting that is none was taken")

@@ -13,18 +13,32 @@ fn comes_back(place: &Place, volume: &str) {
     assert_eq!(place.stock("back.db", QUESTION), WRITTEN);
 }
 
-#[test]
-fn the_sqlite3_shell() {
-    let place = Place::new();
-    let script = fs::read_to_string(room().join("scripts/shell.sql")).unwrap();
+fn shell(place: &Place, script: &str) -> String {
+    let script = fs::read_to_string(room().join("scripts").join(script)).unwrap();
     let script =
         script.replace("${EXTENSION}", built().extension.to_str().unwrap()).replace("${REMOTE}", &place.remote());
     fs::write(place.machine().join("script.sql"), script).unwrap();
-    let told = said(place.host("sqlite3").args(["-batch", "-cmd", ".read script.sql", ":memory:", ""]));
+    said(place.host("sqlite3").args(["-batch", "-cmd", ".read script.sql", ":memory:", ""]))
+}
+
+#[test]
+fn the_sqlite3_shell() {
+    let place = Place::new();
+    let told = shell(&place, "shell.sql");
     let told: Vec<&str> = told.lines().collect();
     assert_eq!(told[0], "wal", "{told:?}");
     assert!(told[1].starts_with("1."), "{told:?}");
     assert_eq!(told[2..], ["1", "1", "1"], "{told:?}");
+    comes_back(&place, "app.db");
+}
+
+#[test]
+fn the_shells_backup_and_restore_and_vacuum_into() {
+    let place = Place::new();
+    shell(&place, "copies.sql");
+    for copy in ["backup.db", "vacuumed.db"] {
+        assert_eq!(place.stock(copy, QUESTION), WRITTEN, "{copy}");
+    }
     comes_back(&place, "app.db");
 }
 
@@ -83,6 +97,20 @@ fn s19_better_sqlite3_by_the_default_vfs_and_databases_that_nobody_names_are_lef
     said(node(&place).arg(room().join("scripts/better_sqlite3.js")));
     assert_eq!(place.files(), ["configured", "other"]);
     comes_back(&place, "app.db");
+}
+
+#[test]
+fn better_sqlite3_in_worker_threads() {
+    let place = Place::new();
+    said(
+        node(&place)
+            .env("LITTORAL_REMOTE", place.remote())
+            .env("LITTORAL_VOLUME", "workers")
+            .arg(room().join("scripts/workers.js")),
+    );
+    place.lose_machine();
+    place.restore("workers", "back.db");
+    assert_eq!(place.stock("back.db", "SELECT count(*), sum(n) FROM t; PRAGMA integrity_check"), "200|9900\nok");
 }
 
 #[test]
