@@ -1,6 +1,7 @@
 """A child has its parent's memory and none of its threads and locks: it opens its own connection, and the parent's goes on."""
 import os
 import sqlite3
+import sys
 
 loader = sqlite3.connect(":memory:")
 loader.enable_load_extension(True)
@@ -30,6 +31,12 @@ if child == 0:
         status = 0
     finally:
         os._exit(status)
+assert os.waitpid(child, 0)[1] == 0
+
+# One that ends as Python does closes what it inherited, which SQLite asks nobody to do: it harms nobody.
+child = os.fork()
+if child == 0:
+    sys.exit(0)
 assert os.waitpid(child, 0)[1] == 0
 
 with conn:
