@@ -1,6 +1,6 @@
 //! What is said of a database before it is opened.
 
-use crate::database::Database;
+use crate::database::{self, Database};
 use crate::error::Error;
 use crate::uri;
 use littoral_engine::settings::Key;
@@ -128,7 +128,8 @@ impl Builder {
     /// Opens the database, and gives a connection to it. Others come from another `open` of the same path, or from
     /// [`Database::connect`].
     pub async fn open(self) -> Result<libsql::Connection, Error> {
-        self.build().await?.connect().await
+        let name = self.name()?;
+        database::first(self.path, name, self.busy).await
     }
 
     /// As SQLite takes it.

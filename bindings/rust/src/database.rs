@@ -5,14 +5,25 @@ use crate::error::Error;
 use crate::{entry, off};
 use libsql::Connection;
 use littoral_types::Position;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A database that connections are made to. It is cheap to clone, and holds no connection itself: a pool's manager keeps one.
-#[derive(Clone, Debug)]
+/// A database that connections are made to. It is cheap to clone: a pool's manager keeps one.
+///
+/// It holds one connection of its own, so that the database stays open however a pool's come and go: the last close, and what
+/// [`crate::Builder::close_wait`] says of it, comes when the handle is dropped and all connections are.
+#[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
+    _open: Connection,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
 }
 
 #[derive(Debug)]
@@ -22,16 +33,18 @@ struct Inner {
     busy: Duration,
 }
 
+/// Opens a database, and makes it if it is not there.
+pub(crate) async fn first(path: PathBuf, name: String, busy: Duration) -> Result<Connection, Error> {
+    let inner = Inner { path, name, busy };
+    off::thread(move || inner.first()).await
+}
+
 impl Database {
     pub(crate) async fn open(path: PathBuf, name: String, busy: Duration) -> Result<Self, Error> {
-        let database = Self { inner: Arc::new(Inner { path, name, busy }) };
-        let inner = database.inner.clone();
-        off::thread(move || {
-            let conn = inner.connect()?;
-            inner.begin(&conn)
-        })
-        .await?;
-        Ok(database)
+        let inner = Arc::new(Inner { path, name, busy });
+        let opening = inner.clone();
+        let conn = off::thread(move || opening.first()).await?;
+        Ok(Self { inner, _open: conn })
     }
 
     /// Its file.
@@ -75,6 +88,12 @@ impl Database {
 }
 
 impl Inner {
+    fn first(&self) -> Result<Connection, Error> {
+        let conn = self.connect()?;
+        self.begin(&conn)?;
+        Ok(conn)
+    }
+
     fn connect(&self) -> Result<Connection, Error> {
         entry::register()?;
         // What went wrong before on this thread is not what goes wrong now.
