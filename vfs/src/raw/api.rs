@@ -98,21 +98,52 @@ api! {
     uri_key: 245 = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
 }
 
+/// Tells a host that is too old what is missing.
+///
+/// # Safety
+/// Both are what a host passed to an extension's entry point.
+pub(crate) unsafe fn refuse(routines: *const c_void, message: *mut *mut c_char) {
+    let table = routines.cast::<*const c_void>();
+    if table.is_null() || message.is_null() {
+        return;
+    }
+    // SAFETY: R3: both are in the table since 2006.
+    let (version, malloc) = unsafe {
+        let version: unsafe extern "C" fn() -> c_int = std::mem::transmute(*table.add(67));
+        let malloc: unsafe extern "C" fn(c_int) -> *mut c_void = std::mem::transmute(*table.add(68));
+        (version(), malloc)
+    };
+    let shown = |version: c_int| format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000);
+    let why = if version < OLDEST {
+        format!("littoral: SQLite {} or newer is needed, and this program has {}", shown(OLDEST), shown(version))
+    } else {
+        "littoral: this program's SQLite was built without something that extensions need".to_owned()
+    };
+    // SAFETY: R1, R5: SQLite's own variable, and memory that it frees.
+    unsafe { *message = copied(malloc, &why) };
+}
+
+/// Copies text into memory of the host's (rule R5). Null when there is none left.
+unsafe fn copied(malloc: unsafe extern "C" fn(c_int) -> *mut c_void, text: &str) -> *mut c_char {
+    // A zero inside would end it: what is behind is left out.
+    let bytes = text.as_bytes().split(|byte| *byte == 0).next().unwrap_or_default();
+    let Ok(room) = c_int::try_from(bytes.len() + 1) else { return std::ptr::null_mut() };
+    // SAFETY: R3, R5: room for the text and the zero behind it, checked before it is written.
+    unsafe {
+        let copy = malloc(room).cast::<u8>();
+        if !copy.is_null() {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+            *copy.add(bytes.len()) = 0;
+        }
+        copy.cast()
+    }
+}
+
 impl Api {
     /// Copies text into memory that SQLite frees (rule R5). Null when there is none left.
     pub(crate) fn text(&self, text: &str) -> *mut c_char {
-        // A zero inside would end it: what is behind is left out.
-        let bytes = text.as_bytes().split(|byte| *byte == 0).next().unwrap_or_default();
-        let Ok(room) = c_int::try_from(bytes.len() + 1) else { return std::ptr::null_mut() };
-        // SAFETY: R3, R5: room for the text and the zero behind it, checked before it is written.
-        unsafe {
-            let copy = (self.malloc)(room).cast::<u8>();
-            if !copy.is_null() {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-                *copy.add(bytes.len()) = 0;
-            }
-            copy.cast()
-        }
+        // SAFETY: R3.
+        unsafe { copied(self.malloc, text) }
     }
 
     /// Writes a line into the host's error log.
@@ -156,5 +187,38 @@ impl Api {
             found.push((key.to_string_lossy().into_owned(), value.unwrap_or_default()));
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::alloc::{Layout, alloc, dealloc};
+
+    unsafe extern "C" fn old() -> c_int {
+        3_022_000
+    }
+
+    unsafe extern "C" fn room(bytes: c_int) -> *mut c_void {
+        let layout = Layout::array::<u8>(usize::try_from(bytes).unwrap()).unwrap();
+        // SAFETY: a message is never empty.
+        unsafe { alloc(layout) }.cast()
+    }
+
+    #[test]
+    fn a_host_that_is_too_old_is_told_so_and_nothing_else_of_its_table_is_read() {
+        let mut table = [std::ptr::null::<c_void>(); 69];
+        (table[67], table[68]) = (old as *const c_void, room as *const c_void);
+        let routines: *const c_void = table.as_ptr().cast();
+        let mut message = std::ptr::null_mut();
+        // SAFETY: a table of a host's of that age, as far as it is read.
+        let text = unsafe {
+            assert!(Api::read(routines).is_none());
+            refuse(routines, &mut message);
+            let text = CStr::from_ptr(message).to_str().unwrap().to_owned();
+            dealloc(message.cast(), Layout::array::<u8>(text.len() + 1).unwrap());
+            text
+        };
+        assert_eq!(text, "littoral: SQLite 3.32.0 or newer is needed, and this program has 3.22.0");
     }
 }

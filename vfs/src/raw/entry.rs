@@ -1,7 +1,7 @@
 //! The way in: what a host calls when it loads us, and for each connection that it opens from then on.
 
 use super::abi::{Connection, code};
-use super::api::Api;
+use super::api::{self, Api};
 use super::guard::guard;
 use super::{sql, vfs};
 use std::ffi::{c_char, c_int, c_void};
@@ -19,6 +19,8 @@ pub(crate) unsafe fn load(
     guard(code::ERROR, || {
         // SAFETY: the caller's promise.
         let Some(api) = (unsafe { Api::read(routines) }) else {
+            // SAFETY: the caller's promise.
+            unsafe { api::refuse(routines, message) };
             return code::ERROR;
         };
         // SAFETY: read from the library that calls.
