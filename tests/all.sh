@@ -13,6 +13,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/../.ci/machine.sh"
 started=$SECONDS
 prepare "all tests"
 apt_if_missing sqlite3 sqlite3
+apt_if_missing strace strace
+apt_if_missing valgrind valgrind
 say "an S3 server for tests: tests/s3/server.sh --install"
 bash tests/s3/server.sh --install || fail "SeaweedFS cannot be installed"
 say "programs that load the extension: tests/hosts/programs.sh --install"

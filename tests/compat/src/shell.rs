@@ -28,6 +28,8 @@ pub struct Shell {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     asked: usize,
+    /// Of an answer that is not complete.
+    said: Vec<String>,
 }
 
 /// What it said.
@@ -63,12 +65,21 @@ impl Shell {
             }
         });
         let input = child.stdin.take();
-        let mut shell = Self { how, child, input, lines, asked: 0 };
+        let mut shell = Self { how, child, input, lines, asked: 0, said: Vec::new() };
         if how == How::Littoral {
             let extension = built().extension.display().to_string();
             assert_eq!(shell.run(&format!(".load '{extension}' sqlite3_littoral_init")), Vec::<String>::new());
         }
         shell
+    }
+
+    /// Starts one whose system calls are met by something, in strace's words: `fdatasync:signal=KILL:when=3`.
+    pub fn injected(folder: &Path, how: How, inject: &str) -> Self {
+        let mut command = Command::new("strace");
+        let calls = inject.split(':').next().unwrap();
+        let (trace, inject) = (format!("trace={calls}"), format!("inject={inject}"));
+        command.args(["-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject, "sqlite3"]);
+        Self::of(command, folder, how)
     }
 
     /// Which VFS it has.
@@ -121,6 +132,18 @@ impl Shell {
         Said::Lines(said)
     }
 
+    /// The answer to the one thing that was asked, if it is there.
+    pub fn answered(&mut self) -> Option<Vec<String>> {
+        while let Ok(line) = self.lines.try_recv() {
+            if line.ends_with(MARK) {
+                self.asked -= 1;
+                return Some(std::mem::take(&mut self.said));
+            }
+            self.said.push(line);
+        }
+        None
+    }
+
     /// Asks, and waits for the lines of the answer.
     pub fn run(&mut self, text: &str) -> Vec<String> {
         self.ask(text);
@@ -141,6 +164,15 @@ impl Shell {
     pub fn quietly(&mut self, text: &str) {
         let lines = self.run(text);
         assert_eq!(lines, Vec::<String>::new(), "{text}");
+    }
+
+    /// Asks what it may die of: what it said, or nothing when it died.
+    pub fn survives(&mut self, text: &str) -> Option<Vec<String>> {
+        self.ask(text);
+        match self.answer() {
+            Said::Lines(lines) => Some(lines),
+            Said::Died(_) => None,
+        }
     }
 
     /// SIGKILL.
