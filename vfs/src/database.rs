@@ -15,8 +15,12 @@ use littoral_engine::open::store_root;
 use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
+
+/// Whether a sparse database was ever open in this process. As long as none was, no file lies under another name.
+static SPARSE: AtomicBool = AtomicBool::new(false);
 
 static OPEN: Mutex<Option<HashMap<PathBuf, Weak<Database>>>> = Mutex::new(None);
 
@@ -117,6 +121,9 @@ impl Database {
             ripe.ripen(file).map_err(|error| error.to_string())?;
         }
         let found = found.map(Arc::new);
+        if found.is_some() {
+            SPARSE.store(true, Ordering::SeqCst);
+        }
         *sparse = Sparseness::Known(found.clone());
         Ok(found)
     }
@@ -127,6 +134,11 @@ impl Database {
             Sparseness::Known(known) => known.clone(),
             Sparseness::Unknown(_) => None,
         }
+    }
+
+    /// Whether any database here may be sparse: asked before each file that SQLite opens beside one, and so without a lock.
+    pub(crate) fn any_sparse() -> bool {
+        SPARSE.load(Ordering::SeqCst)
     }
 
     /// The database at a path, where it is open here.

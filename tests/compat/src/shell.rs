@@ -44,11 +44,10 @@ pub enum Said {
 impl Shell {
     /// Starts one in a folder.
     pub fn start(folder: &Path, how: How) -> Self {
-        Self::of(Command::new("sqlite3"), folder, how)
+        Self::of(Command::new("sqlite3"), folder, how).expect("a shell that lives")
     }
 
-    /// Starts one under another program, such as one that kills it at a system call.
-    pub fn of(mut command: Command, folder: &Path, how: How) -> Self {
+    fn of(mut command: Command, folder: &Path, how: How) -> Option<Self> {
         let (reader, writer) = std::io::pipe().unwrap();
         command.args(["-batch"]).current_dir(folder).env("HOME", folder);
         without_settings(&mut command);
@@ -68,13 +67,15 @@ impl Shell {
         let mut shell = Self { how, child, input, lines, asked: 0, said: Vec::new() };
         if how == How::Littoral {
             let extension = built().extension.display().to_string();
-            assert_eq!(shell.run(&format!(".load '{extension}' sqlite3_littoral_init")), Vec::<String>::new());
+            let said = shell.survives(&format!(".load '{extension}' sqlite3_littoral_init"))?;
+            assert_eq!(said, Vec::<String>::new());
         }
-        shell
+        Some(shell)
     }
 
     /// Starts one whose system calls are met by something, in strace's words: `fdatasync:signal=KILL:when=3`.
-    pub fn injected(folder: &Path, how: How, inject: &str) -> Self {
+    /// `None` when it died before it could be asked anything.
+    pub fn injected(folder: &Path, how: How, inject: &str) -> Option<Self> {
         let mut command = Command::new("strace");
         let calls = inject.split(':').next().unwrap();
         let (trace, inject) = (format!("trace={calls}"), format!("inject={inject}"));

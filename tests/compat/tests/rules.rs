@@ -117,7 +117,7 @@ fn s07_another_file_in_its_place_while_somebody_has_the_old_one_open_is_publishe
 
 /// A shell with the database open, whose system calls are met by something.
 fn injected(place: &Place, how: How, inject: &str) -> Option<Shell> {
-    let mut shell = Shell::injected(place.path(), how, inject);
+    let mut shell = Shell::injected(place.path(), how, inject)?;
     let open = format!(".timeout 5000\n.open {}", shell.uri(NAME, ""));
     shell.survives(&open).map(|said| {
         assert_eq!(said, Vec::<String>::new());

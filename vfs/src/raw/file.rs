@@ -195,7 +195,7 @@ pub(crate) unsafe fn open(
             database,
             page: 0,
         }))
-    } else if flags & code::OPEN_MAIN_JOURNAL != 0 {
+    } else if flags & code::OPEN_MAIN_JOURNAL != 0 && Database::any_sparse() {
         // SAFETY: R1.
         let database = unsafe { of_suffix(name, b"-journal") };
         let sparse = database.and_then(|database| Some((database.sparse()?, database)));
@@ -276,6 +276,9 @@ fn hidden(sparse: Arc<Sparse>, database: &Path, suffix: &str) -> Hidden {
 /// # Safety
 /// A string of SQLite's.
 pub(crate) unsafe fn renamed(name: *const c_char) -> Option<CString> {
+    if !Database::any_sparse() {
+        return None;
+    }
     for (suffix, bytes) in [("-wal", &b"-wal"[..]), ("-journal", b"-journal")] {
         // SAFETY: the caller's promise.
         if let Some(database) = unsafe { of_suffix(name, bytes) }
