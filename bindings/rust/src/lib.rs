@@ -40,6 +40,15 @@ pub use error::Error;
 pub use libsql;
 pub use littoral_types::{Epoch, Lsn, Position};
 
+/// Why SQLite just said no, where Littoral made it: SQLite's own message for a database that may not be written is
+/// "attempt to write a readonly database", and nothing more.
+///
+/// It is kept for the thread that the statement ran on, which is the one that awaited it: ask before anything else is awaited. It is
+/// told once.
+pub fn last_error() -> Option<String> {
+    littoral_vfs::take_error()
+}
+
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/hosts/rust.md")]
 struct Page;

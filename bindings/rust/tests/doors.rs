@@ -201,3 +201,37 @@ async fn a_database_of_libsqls_own_is_left_alone() {
     let beside: Vec<_> = std::fs::read_dir(theirs.path()).unwrap().map(|one| one.unwrap().file_name()).collect();
     assert_eq!(beside, ["theirs.db"], "something of ours is beside it");
 }
+
+#[tokio::test]
+async fn p04_a_second_machine_is_told_who_writes_and_a_first_one_who_took_over() {
+    let folder = TempDir::new().unwrap();
+    let machine = |name: &str| {
+        let home = folder.path().join(name);
+        std::fs::create_dir_all(&home).unwrap();
+        Builder::new(home.join("app.db")).remote(format!("file://{}/remote", folder.path().display()))
+    };
+    let first = machine("first").open().await.unwrap();
+    first.execute("CREATE TABLE t(x)", ()).await.unwrap();
+    littoral::checkpoint(&first).await.unwrap();
+
+    let second = machine("second").open().await.unwrap();
+    assert_eq!(number(&second, "SELECT count(*) FROM t").await, 0, "reading is everybody's");
+    second.execute("INSERT INTO t VALUES (2)", ()).await.unwrap_err();
+    let why = littoral::last_error().unwrap();
+    assert!(why.contains("takeover=1") && why.contains("first"), "{why}");
+    assert_eq!(littoral::last_error(), None, "it is told once");
+    drop(second);
+
+    let second = machine("second").takeover(1).open().await.unwrap();
+    second.execute("INSERT INTO t VALUES (2)", ()).await.unwrap();
+    let taken = littoral::checkpoint(&second).await.unwrap();
+    assert_eq!(taken.epoch.0, 2);
+
+    first.execute("INSERT INTO t VALUES (1)", ()).await.unwrap();
+    let error = littoral::checkpoint(&first).await.unwrap_err().to_string();
+    assert!(error.contains("took over") && error.contains("epoch 2"), "{error}");
+    first.execute("INSERT INTO t VALUES (1)", ()).await.unwrap_err();
+    let why = littoral::last_error().unwrap();
+    assert!(why.contains("takeover=2") && why.contains("fenced=continue"), "{why}");
+    assert_eq!(number(&first, "SELECT count(*) FROM t").await, 1, "what was committed is kept");
+}
