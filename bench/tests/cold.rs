@@ -37,7 +37,7 @@ impl Far<'_> {
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_cold"));
         command.arg(dir.path().join("app.db")).args([&self.url, &self.endpoint, "app.db"]).args(statements);
-        let done = command.envs(self.server.env()).output().unwrap();
+        let done = command.env_remove("LITTORAL_BENCH_GB").envs(self.server.env()).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         let told = String::from_utf8(done.stdout).unwrap();
         let costs: Vec<Cost> = told
@@ -53,8 +53,8 @@ impl Far<'_> {
                 }
             })
             .collect();
-        assert_eq!(costs.len(), statements.len());
-        for (statement, cost) in statements.iter().zip(&costs) {
+        assert_eq!(costs.len(), statements.len() + 1);
+        for (statement, cost) in ["(opening, and the pin behind it)"].iter().chain(statements).zip(&costs) {
             let Cost { requests, bytes, depth, rows, kinds } = cost;
             println!("{statement}\n  {requests} requests ({kinds}), {bytes} B, {depth} deep, {rows} rows");
         }
@@ -62,7 +62,6 @@ impl Far<'_> {
     }
 }
 
-/// Stored bytes of the whole table, from what the checkpoint of the database took.
 fn publish(path: &Path, machine: &Machine) {
     let mut source = SqliteSource::open(path, BUSY_TIMEOUT).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -97,14 +96,25 @@ fn a_cold_machine_answers_in_few_requests() {
     let proxy = runtime.block_on(Proxy::start(server.authority(), FAR, None));
     let far = Far { server: &server, url, endpoint: proxy.endpoint() };
 
-    let point = &far.costs(&["SELECT body FROM rows WHERE id = 777777"])[0];
-    assert!(point.depth <= 3 && point.bytes <= 1 << 20, "{point:?}");
-    let by_index = &far.costs(&["SELECT r.body FROM rows r WHERE who = (SELECT who FROM rows WHERE id = 4711) LIMIT 1"])[0];
-    assert!(by_index.depth <= 4 + 1 && by_index.bytes <= 2 << 20, "the search for the key is one of them: {by_index:?}");
+    // An opening is one round, whatever is opened: the bench of the terabyte counts it. A pin, which nobody waits for, is two.
+    const OPENING: usize = 1;
+    let point = far.costs(&["SELECT body FROM rows WHERE id = 777777"]);
+    assert!(point[0].requests <= 4, "{point:?}");
+    assert!(OPENING + point[1].depth <= 3 && point[0].bytes + point[1].bytes <= 1 << 20, "{point:?}");
 
-    let scan = &far.costs(&["SELECT count(*), sum(length(body)) FROM hundred"])[0];
-    assert!(scan.requests <= 20 && scan.depth <= 8, "{scan:?}");
+    let by_index = far.costs(&[
+        "SELECT 1 FROM wanted WHERE rowid = 50",
+        "SELECT body FROM rows WHERE (who, at) = (SELECT who, at FROM wanted WHERE rowid = 50)",
+    ]);
+    assert!(OPENING + by_index[2].depth <= 4 && by_index[0].bytes + by_index[2].bytes <= 2 << 20, "{by_index:?}");
 
-    let join = &far.costs(&["SELECT r.body FROM wanted w JOIN rows r ON r.who = w.who AND r.at = w.at"])[0];
-    assert!(join.rows >= 100 && join.depth <= 8, "{join:?}");
+    let scan = far.costs(&["SELECT count(*), sum(length(body)) FROM hundred"]);
+    assert!(scan[0].requests + scan[1].requests <= 20 && OPENING + scan[1].depth <= 8, "{scan:?}");
+
+    let range = far.costs(&["SELECT body FROM rows INDEXED BY by_who WHERE who > 'm' ORDER BY who LIMIT 100"]);
+    assert!(range[1].rows == 100 && OPENING + range[1].depth <= 8, "{range:?}");
+
+    // A join whose inner side is searched by keys that no page names beforehand: a figure, and no promise.
+    let join = far.costs(&["SELECT r.body FROM wanted w JOIN rows r ON r.who = w.who AND r.at = w.at"]);
+    assert!(join[1].rows >= 100, "{join:?}");
 }

@@ -304,30 +304,43 @@ impl Sparse {
     /// Fetches a page, and those that will be asked for next.
     #[cold]
     fn bring(&self, file: &mut Bytes, page: PageNo) -> Result<(), SparseError> {
+        let lazy = self.lazy()?;
+        // Came along when the volume was opened: this is no step of anybody's way through the database.
+        if let Some(image) = lazy.resident(page) {
+            return self.install(file, std::iter::once((page, &image[..])));
+        }
         let mut wanted = {
             let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            ahead.missed(page, &|page| self.residency.is_here(page), ROOM)
+            ahead.missed(page, &|page| self.residency.is_here(page) || lazy.resident(page).is_some(), ROOM)
         };
         wanted.push(page);
-        wanted.retain(|page| !self.residency.is_here(*page));
-        self.fetch(file, wanted)
+        self.fetch(file, lazy, wanted)
     }
 
-    fn fetch(&self, file: &mut Bytes, wanted: Vec<PageNo>) -> Result<(), SparseError> {
-        let lazy = self.lazy()?;
+    fn fetch(&self, file: &mut Bytes, lazy: Lazy, mut wanted: Vec<PageNo>) -> Result<(), SparseError> {
+        wanted.retain(|page| !self.residency.is_here(*page));
         let fetched = work::run_shared(FETCH_DEADLINE, async move || {
-            // The one that is waited for is the last one, and never left out: one frame always fits.
+            // Few enough that the budget reaches the one that is waited for.
             lazy.fetch_many(&wanted, Budget::default()).await
         })??;
+        self.install(file, fetched.frames.iter().flat_map(|frame| &frame.pages).map(|(page, image)| (*page, &image[..])))
+    }
+
+    /// Writes pages where they belong, unless they are here by now (rule S3).
+    fn install<'a>(
+        &self,
+        file: &mut Bytes,
+        pages: impl Iterator<Item = (PageNo, &'a [u8])>,
+    ) -> Result<(), SparseError> {
         let size = self.residency.origin().page_size.bytes();
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         let right = self.residency.installing()?;
-        for (page, image) in fetched.frames.iter().flat_map(|frame| &frame.pages) {
-            ahead.learn(*page, image);
-            if !self.residency.is_here(*page) {
+        for (page, image) in pages {
+            ahead.learn(page, image);
+            if !self.residency.is_here(page) {
                 let offset = page.index() * size;
                 file.write(offset, &disguised(offset, image)).map_err(SparseError::Inner)?;
-                self.residency.set_here(&right, *page);
+                self.residency.set_here(&right, page);
             }
         }
         Ok(())
@@ -340,7 +353,7 @@ impl Sparse {
             let missing = self.residency.missing(from, HYDRATE_PAGES);
             let (Some(first), Some(_)) = (missing.first().copied(), missing.last()) else { return Ok(()) };
             from = first;
-            self.fetch(file, missing)?;
+            self.fetch(file, self.lazy()?, missing)?;
             let (here, all) = self.progress();
             told(here, all.0);
         }
