@@ -176,6 +176,12 @@ impl Shell {
         }
     }
 
+    /// Whether it ended by itself, and of no signal.
+    pub fn has_gone_in_order(&mut self) -> bool {
+        drop(self.input.take());
+        self.child.wait().is_ok_and(|status| status.code().is_some())
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

@@ -338,6 +338,46 @@ fn s15_the_wal_starts_over_while_a_large_live_database_is_checkpointed_and_no_mi
 }
 
 #[test]
+fn s16_a_comparison_of_all_pages_under_writers_of_every_kind_is_of_one_commit() {
+    for journal in ["wal", "truncate"] {
+        let (place, mut maker) = large(journal, 30);
+        let mut writers = [place.shell(How::Littoral), place.shell(How::Stock), place.shell(How::Littoral)];
+        for writer in &mut writers {
+            writer.run("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 50;\n.timeout 60000");
+        }
+        maker.run(".timeout 60000");
+        let mut done = 0;
+        for round in 0..6_u64 {
+            if round % 2 == 0 {
+                let _ = fs::remove_dir_all(place.file(".littoral/tracker"));
+            }
+            for (nth, writer) in (0..).zip(&mut writers) {
+                let turn = |step: u64| {
+                    let which = (round * 31 + step * 7 + nth) % 97;
+                    format!(
+                        "BEGIN IMMEDIATE; UPDATE t SET v = v + 1; UPDATE big SET b = randomblob(15000) WHERE id % 97 = {which};
+                         UPDATE t2 SET v = v + 1; COMMIT;"
+                    )
+                };
+                let turns: String = (0..25).map(turn).collect();
+                writer.ask(&format!("{turns} PRAGMA wal_checkpoint(RESTART); {}", turn(26)));
+            }
+            let answer = maker.run("PRAGMA littoral_checkpoint;");
+            if let Ok(position) = position(&answer) {
+                done += 1;
+                assert_eq!(in_restored(&place, &position, EQUAL), ["ok", "1"], "{journal}, round {round}");
+            } else {
+                println!("{journal}, round {round}: {answer:?}");
+            }
+            writers.iter_mut().for_each(|writer| drop(writer.answer()));
+            writers[0].quietly(STEP);
+            assert_nothing_missed(&place, &mut maker, &format!("{journal}, after round {round}"));
+        }
+        assert!(done >= 3, "{journal}: only {done} checkpoints came through");
+    }
+}
+
+#[test]
 fn s16_writers_of_a_rollback_journal_wait_for_a_checkpoint_no_longer_than_a_slice_and_no_mixture_comes_of_it() {
     let (place, first) = large("delete", 40);
     first.quit();
@@ -379,6 +419,48 @@ fn s16_a_checkpoint_that_begins_in_the_middle_of_a_commit_of_a_rollback_journal_
         }
     }
     assert_nothing_missed(&place, &mut reader, "afterwards");
+}
+
+#[test]
+fn s19_who_waits_for_a_checkpoint_at_the_last_close_leaves_the_files_that_stock_leaves() {
+    for journal in ["wal", "delete", "truncate"] {
+        let place = Place::new();
+        let mut shell = Shell::start(place.path(), How::Littoral);
+        assert_eq!(shell.open(NAME, "close_wait=60s"), Vec::<String>::new());
+        shell.run(&format!("PRAGMA journal_mode = {journal};"));
+        shell.quietly(TABLE);
+        shell.quit();
+        let mut names: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        let journal_file: &[&str] = if journal == "truncate" { &["app.db-journal"] } else { &[] };
+        assert_eq!(names, [&[".littoral", NAME], journal_file].concat(), "{journal}");
+        let mut shell = place.shell(How::Littoral);
+        let position = shell.one("SELECT value FROM littoral_status WHERE name = 'position';");
+        place.assert_restores(&position, journal);
+        // And what was known is known: nothing was written past anybody.
+        let status = shell.run("SELECT value FROM littoral_status WHERE name = 'safe';");
+        assert_eq!(status, ["yes: the object store has everything"], "{journal}");
+    }
+}
+
+#[test]
+fn s07_a_close_and_an_opening_of_our_own_leave_known_what_was_known() {
+    for journal in ["wal", "delete", "persist"] {
+        let (place, shell) = begun(journal);
+        shell.quit();
+        for nth in 0..4 {
+            let mut shell = place.shell(How::Littoral);
+            let status = shell.run("SELECT value FROM littoral_status WHERE name = 'safe';");
+            assert!(!status[0].starts_with("not known"), "{journal}, opening {nth}: {status:?}");
+            shell.quietly(&format!("UPDATE t SET v = {nth} WHERE id = {nth};"));
+            if nth % 2 == 1 {
+                assert_nothing_missed(&place, &mut shell, journal);
+            }
+            let status = shell.run("SELECT value FROM littoral_status WHERE name = 'safe';");
+            assert!(!status[0].starts_with("not known"), "{journal}, opening {nth}, after a commit: {status:?}");
+            shell.quit();
+        }
+    }
 }
 
 #[test]

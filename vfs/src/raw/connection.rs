@@ -192,9 +192,35 @@ fn read(file: *mut File, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
     }
 }
 
+impl Connection {
+    /// Whether there is a WAL, and nothing in it.
+    fn wal_is_empty(&self) -> bool {
+        let Ok(wal) = self.pointer(code::FCNTL_JOURNAL_POINTER) else { return false };
+        if wal.is_null() {
+            return false;
+        }
+        // SAFETY: R1, R2: a file of this connection's, perhaps not open; then it has no methods.
+        unsafe {
+            let wal = file::inner_of(wal);
+            let size = (*wal).methods.as_ref().and_then(|methods| methods.file_size);
+            let mut found = -1;
+            size.is_some_and(|size| size(wal, &mut found) == code::OK && found == 0)
+        }
+    }
+}
+
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: R8: closed once; null is taken too.
+        if self.db.is_null() {
+            return;
+        }
+        // Who leaves last takes an empty WAL along, as SQLite does: there is nothing to be backfilled.
+        if self.wal_is_empty() {
+            let off = ptr::null_mut::<c_int>();
+            // SAFETY: R3, R8: this switch takes a number and a pointer that may be null.
+            unsafe { (self.library.api.db_config)(self.db, code::DBCONFIG_NO_CKPT_ON_CLOSE, 0 as c_int, off) };
+        }
+        // SAFETY: R8: closed once.
         unsafe { (self.library.api.close_v2)(self.db) };
     }
 }
