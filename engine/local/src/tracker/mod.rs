@@ -5,6 +5,8 @@
 //!    until one was published (rule S10): two banks, flipped when a checkpoint begins.
 //! 2. A database that somebody changed while nobody here looked (rule S7), that is another file than before, or that was open when the
 //!    machine or its last process died, is one of which *nothing is known*. So is everything that could not be kept.
+//!    While somebody is here, the place in the WAL and the change counter that the last writer of ours left tell whether anybody else
+//!    has written since; who asks compares them with what the database says, and what nobody marked is marked then, or unknown.
 //! 3. The file is allocated before it is touched and never shrinks (rule S19): a full disk is an answer, not a SIGBUS.
 //! 4. Losing the file costs a comparison of all pages, never a change.
 //!
