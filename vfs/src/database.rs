@@ -12,6 +12,7 @@ use crate::raw::walindex::Header;
 use crate::said::Said;
 use crate::sparse::{Reader, Sparse};
 use littoral_engine::open::store_root;
+use littoral_engine::tracker::residency::Opening;
 use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -37,14 +38,16 @@ pub(crate) struct Database {
     file: OnceLock<Option<Trace>>,
     /// Attached to when the first connection that may write has the file open.
     tracker: OnceLock<Option<Tracker>>,
+    /// Whether frames were written since somebody asked.
+    framed: AtomicBool,
     /// Where not all of it is here.
     sparse: Mutex<Sparseness>,
 }
 
 #[derive(Debug)]
 enum Sparseness {
-    /// Nobody has looked yet; a reader of the volume, where its file was just made.
-    Unknown(Option<Reader>),
+    /// Nobody has looked yet; a reader of the volume, where its file was just made, and the right to look.
+    Unknown(Option<Reader>, Option<Opening>),
     Known(Option<Arc<Sparse>>),
 }
 
@@ -84,7 +87,8 @@ impl Database {
             library,
             file: OnceLock::new(),
             tracker: OnceLock::new(),
-            sparse: Mutex::new(Sparseness::Unknown(None)),
+            framed: AtomicBool::new(false),
+            sparse: Mutex::new(Sparseness::Unknown(None, None)),
         });
         open.retain(|_, known| known.strong_count() > 0);
         open.insert(path.to_owned(), Arc::downgrade(&new));
@@ -93,26 +97,35 @@ impl Database {
 
     /// Before its file is opened: where there is none, and the volume has one, a sparse one is made.
     pub(crate) fn prepare(&self, said: &Said) -> Result<(), String> {
+        if matches!(*self.sparse.lock().unwrap_or_else(PoisonError::into_inner), Sparseness::Known(_)) {
+            return Ok(());
+        }
+        // Held until it is known what the file is: of processes that open it at once, one makes it and the others find it.
+        let opening = crate::sparse::opening(&self.path, &self.store, said)?;
         let mut sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*sparse, Sparseness::Known(_)) {
             return Ok(());
         }
-        crate::sparse::forget_stale(&self.path, &self.store, said)?;
-        // What SQLite makes by opening what is not there holds nothing.
-        if std::fs::metadata(&self.path).map_or(true, |found| found.is_file() && found.len() == 0) {
-            let made = crate::sparse::make(&self.path, &self.store, said);
-            let lazy = made.map_err(|error| format!("{}: {error}", self.path.display()))?;
-            *sparse = Sparseness::Unknown(lazy);
+        if opening.is_some() {
+            crate::sparse::forget_stale(&self.path, &self.store, said)?;
         }
+        let mut reader = None;
+        // What SQLite makes by opening what is not there holds nothing.
+        let is_empty = || std::fs::metadata(&self.path).map_or(true, |found| found.is_file() && found.len() == 0);
+        if opening.is_some() && is_empty() {
+            let made = crate::sparse::make(&self.path, &self.store, said);
+            reader = made.map_err(|error| format!("{}: {error}", self.path.display()))?;
+        }
+        *sparse = Sparseness::Unknown(reader, opening);
         Ok(())
     }
 
     /// After its file was opened: is it sparse?
     pub(crate) fn settle(&self, said: &Said, file: &mut Bytes) -> Result<Option<Arc<Sparse>>, String> {
         let mut sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
-        let lazy = match &mut *sparse {
+        let (lazy, _opening) = match &mut *sparse {
             Sparseness::Known(known) => return Ok(known.clone()),
-            Sparseness::Unknown(lazy) => lazy.take(),
+            Sparseness::Unknown(lazy, opening) => (lazy.take(), opening.take()),
         };
         let mut begins = [0; 16];
         let begins = file.read(0, &mut begins).is_ok().then_some(begins);
@@ -132,7 +145,7 @@ impl Database {
     pub(crate) fn sparse(&self) -> Option<Arc<Sparse>> {
         match &*self.sparse.lock().unwrap_or_else(PoisonError::into_inner) {
             Sparseness::Known(known) => known.clone(),
-            Sparseness::Unknown(_) => None,
+            Sparseness::Unknown(..) => None,
         }
     }
 
@@ -260,6 +273,17 @@ impl Database {
         if let Some(tracker) = self.tracker() {
             tracker.mark_cut(size);
         }
+    }
+
+    /// A frame was written to the WAL.
+    #[inline]
+    pub(crate) fn framed(&self) {
+        self.framed.store(true, Ordering::Relaxed);
+    }
+
+    /// A transaction ended where no index of a WAL could tell of it: whether it wrote frames.
+    pub(crate) fn take_framed(&self) -> bool {
+        self.framed.swap(false, Ordering::Relaxed)
     }
 
     /// A transaction was committed.

@@ -1,5 +1,6 @@
 //! The last thing that went wrong, for those who ask after SQLite has answered with a code alone.
 
+use littoral_engine::settings::Key;
 use std::cell::RefCell;
 use std::sync::{Mutex, PoisonError};
 
@@ -10,8 +11,16 @@ thread_local! {
     static HERE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
+/// What the engine says, in the words of who speaks SQL: a setting is a parameter here, not a flag.
+pub(crate) fn in_sql(why: &str) -> String {
+    Key::ALL
+        .iter()
+        .fold(why.to_owned(), |text, key| text.replace(&format!("--{}=", key.name()), &format!("{}=", key.name())))
+}
+
 /// Keeps it, and logs it.
 pub(crate) fn error(why: &str) {
+    let why = &in_sql(why);
     tracing::error!("{why}");
     *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     // A thread that is ending has nobody left to ask.

@@ -16,9 +16,10 @@ use littoral_engine::exec::restore::At;
 use littoral_engine::lazy::{Budget, Lazy};
 use littoral_engine::open::{Counting, Place, Totals};
 use littoral_engine::readahead::{Readahead, Room};
-use littoral_engine::tracker::residency::{Origin, Residency, materialise};
+use littoral_engine::tracker::residency::{Opening, Origin, Residency, materialise};
 use littoral_engine::{EngineError, LocalError, live};
 use littoral_types::{PageCount, PageNo};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,6 +109,30 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
     Ok(Some(reader))
 }
 
+/// Takes the right to find out what a database file is, where it may be sparse or is to be made; `None` where neither can be.
+pub(crate) fn opening(database: &Path, store: &Path, said: &Said) -> Result<Option<Opening>, String> {
+    let sidecar = Residency::path_of(store, database);
+    let is_there = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+    if is_there && !sidecar.exists() {
+        return Ok(None);
+    }
+    let place = said.place(database).map_err(|error| error.to_string())?;
+    if !is_there && !sidecar.exists() && (place.is_unmade || !is_wanted(&place, said)) {
+        return Ok(None);
+    }
+    Opening::wait(&sidecar).map(Some).map_err(|error| error.to_string())
+}
+
+/// Whether a file that is about to be removed is one of ours, by its own first bytes.
+fn is_disguised(database: &Path) -> bool {
+    let Ok(mut file) = std::fs::File::open(database) else { return false };
+    let mut begins = [0; MAGIC.len()];
+    let is_ours = file.read_exact(&mut begins).is_ok() && begins == MAGIC;
+    // Closing it would drop the locks of whoever has a database open here past us (rule S9). This happens at most once an opening.
+    std::mem::forget(file);
+    is_ours
+}
+
 /// A sparse database that is nobody's to write here, and that nobody has open, shows the newest state of its volume: an older one goes.
 /// Where the object store cannot be asked, the older one stays.
 pub(crate) fn forget_stale(database: &Path, store: &Path, said: &Said) -> Result<(), String> {
@@ -127,6 +152,8 @@ pub(crate) fn forget_stale(database: &Path, store: &Path, said: &Said) -> Result
     });
     match newest {
         Ok(Some(newest)) if newest == (origin.volume, origin.position.lsn) => Ok(()),
+        // Somebody may have put a whole database in its place: that is taken as it is.
+        Ok(_) if !is_disguised(database) => Ok(()),
         Ok(_) => {
             drop(residency);
             std::fs::remove_file(database).map_err(|error| format!("{}: {error}", database.display()))?;
@@ -323,7 +350,10 @@ impl Sparse {
             // Few enough that the budget reaches the one that is waited for.
             lazy.fetch_many(&wanted, Budget::default()).await
         })??;
-        self.install(file, fetched.frames.iter().flat_map(|frame| &frame.pages).map(|(page, image)| (*page, &image[..])))
+        self.install(
+            file,
+            fetched.frames.iter().flat_map(|frame| &frame.pages).map(|(page, image)| (*page, &image[..])),
+        )
     }
 
     /// Writes pages where they belong, unless they are here by now (rule S3).

@@ -623,6 +623,7 @@ unsafe fn frame(database: &Database, page: &mut u32, from: *const c_void, len: c
     } else if let Some(before) = std::mem::take(page).checked_sub(1) {
         let len = u64::from(len.unsigned_abs());
         database.mark(u64::from(before) * len, len);
+        database.framed();
     }
 }
 
@@ -700,9 +701,13 @@ unsafe extern "C" fn file_control(file: *mut File, operation: c_int, argument: *
                         return answer;
                     }
                 }
-                // A rollback journal's commit; a WAL's is seen where its write lock is let go.
-                code::FCNTL_COMMIT_PHASETWO if main.wrote && main.lock == code::LOCK_EXCLUSIVE => {
-                    main.database.committed();
+                // A rollback journal's commit, or that of a WAL whose index is this connection's alone; else a WAL's is seen where its
+                // write lock is let go.
+                code::FCNTL_COMMIT_PHASETWO if main.lock == code::LOCK_EXCLUSIVE => {
+                    let framed = main.database.take_framed() && main.shm.header().is_none();
+                    if main.wrote || framed {
+                        main.database.committed();
+                    }
                     main.wrote = false;
                 }
                 _ => {}

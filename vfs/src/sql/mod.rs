@@ -74,7 +74,7 @@ impl Refusal {
 
 impl From<WorkError> for Refusal {
     fn from(error: WorkError) -> Self {
-        let message = error.to_string();
+        let message = crate::last::in_sql(&error.to_string());
         crate::last::error(&message);
         Self { code: crate::code::of_work(&error), message }
     }

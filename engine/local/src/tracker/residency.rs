@@ -49,6 +49,25 @@ pub struct Origin {
     pub page_count: PageCount,
 }
 
+/// The right to find out what a database file is and to make another of it: one opener at a time, in all processes. It dies with
+/// its owner.
+#[derive(Debug)]
+pub struct Opening {
+    _file: File,
+}
+
+impl Opening {
+    /// Waits for it.
+    pub fn wait(sidecar: &Path) -> Result<Self, LocalError> {
+        create_dirs(parent(sidecar))?;
+        let path = suffixed(sidecar, ".opening");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(on("open", &path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(on("lock", &path))?;
+        Ok(Self { _file: file })
+    }
+}
+
 /// The bitmap, attached to.
 #[derive(Debug)]
 pub struct Residency {
