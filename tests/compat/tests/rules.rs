@@ -151,6 +151,18 @@ fn s01_a_commit_frame_that_no_index_counts_is_not_published_while_others_live() 
 }
 
 #[test]
+fn s01_commits_are_counted_and_what_is_none_is_not() {
+    let (_place, mut shell) = begun("wal");
+    shell.quietly(
+        "UPDATE t SET v = 1 WHERE id = 1; BEGIN; UPDATE t SET v = 2; ROLLBACK; UPDATE t SET v = 3 WHERE id = 3;",
+    );
+    shell.run("PRAGMA wal_checkpoint(TRUNCATE); PRAGMA wal_checkpoint(RESTART); SELECT count(*) FROM t;");
+    assert_eq!(shell.one("SELECT value FROM littoral_status WHERE name = 'commits_since';"), "2");
+    shell.quietly("UPDATE t SET v = 4 WHERE id = 4;");
+    assert_eq!(shell.one("SELECT value FROM littoral_status WHERE name = 'commits_since';"), "3");
+}
+
+#[test]
 fn s01_a_commit_frame_that_recovery_counts_is_published() {
     let (place, mut lives) = begun("wal");
     lives.quietly("UPDATE t SET v = 1;");

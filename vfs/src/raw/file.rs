@@ -485,10 +485,11 @@ impl Main {
             return self.database.catch_up(after, pages);
         };
         let Some(tracker) = self.database.tracker() else { return };
-        if before != after {
+        // Frames came; a WAL that only starts over has none.
+        let from = if before.salts() == after.salts() { before.frames() } else { 0 };
+        if after.frames() > from {
             // A checkpoint may have taken the marks before there was anything to be read (rule S10).
             if tracker.drains() != self.drains {
-                let from = if before.salts() == after.salts() { before.frames() } else { 0 };
                 match pages(from, after.frames()) {
                     Some(pages) => self.database.mark_pages(&pages, after.page_size()),
                     None => tracker.mark_unknown(),
