@@ -10,7 +10,7 @@
 //! 5. Memory is bounded by [`limits::LAZY_ROWS_BYTES_MAX`] and what is under way.
 //!
 //! What may never enter: SQLite, local files, what is resident: the VFS knows that.
-//! Read next: [`state`] (what a state is made of), [`located`] (where a chunk's pages are), [`frames`] (how they come).
+//! Read next: `state.rs` (what a state is made of), `located.rs` (where a chunk's pages are), `frames.rs` (how they come).
 //!
 //! [`limits::LAZY_ROWS_BYTES_MAX`]: littoral_types::limits::LAZY_ROWS_BYTES_MAX
 
