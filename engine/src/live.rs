@@ -6,7 +6,7 @@ use crate::exec::checkpoint::{self as publish, Checkpointed};
 use crate::exec::coalesce::{Coalesced, coalesce};
 use crate::exec::snapshot::{Written, snapshot_if_due};
 use crate::log::Log;
-use crate::log::pins::Wish;
+use crate::log::pins::{Pinned, Wish};
 use crate::open::{self, Place, Totals};
 use crate::settings::Settings;
 use crate::volume::{Session, open_for_writing, release};
@@ -167,7 +167,11 @@ pub async fn claim(
 const PINS_MAX: u32 = 5;
 
 /// Gives the newest state of a volume a name, for as long as nobody drops it.
-pub async fn name_snapshot(log: &Log, components: &Components, name: &SnapshotName) -> Result<Position, EngineError> {
+pub async fn name_snapshot(
+    log: &Log,
+    components: &Components,
+    name: &SnapshotName,
+) -> Result<(Position, Pinned), EngineError> {
     for _ in 0..PINS_MAX {
         let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
         if opened.tail.figures.page_size.is_none() {
@@ -176,8 +180,8 @@ pub async fn name_snapshot(log: &Log, components: &Components, name: &SnapshotNa
         }
         let holder = opened.tail.owner.as_ref().map_or_else(String::new, |owner| owner.label.clone());
         let wish = Wish { purpose: PinPurpose::Snapshot(name.clone()), holder, life_ms: None };
-        if log.pin(components, &opened, wish).await?.is_some() {
-            return Ok(Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn });
+        if let Some(pinned) = log.pin(components, &opened, wish).await? {
+            return Ok((Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn }, pinned));
         }
     }
     Err(EngineError::Refused(format!(

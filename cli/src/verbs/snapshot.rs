@@ -2,20 +2,16 @@
 
 use super::shown::{Meter, Opened, moment, session};
 use crate::door::{Door, Target};
-use crate::exit::{Exit, Fault};
+use crate::exit::Fault;
 use crate::screen::Told;
 use crate::words;
 use littoral_engine::exec::prune::{drop_snapshot, named_snapshots};
 use littoral_engine::exec::restore::At;
 use littoral_engine::exec::snapshot::write_snapshot;
-use littoral_engine::log::pins::{Pinned, Wish};
-use littoral_engine::{Components, EngineError, Log};
-use littoral_types::{PinPurpose, Position, SnapshotName};
+use littoral_engine::{EngineError, live};
+use littoral_types::{PinPurpose, SnapshotName};
 use serde_json::json;
 use std::ffi::OsString;
-
-/// Tries of a pin that a prune overtook: each opens the log again, nearer the tail.
-const TRIES: usize = 5;
 
 /// What can be said to it.
 #[derive(Debug, clap::Args)]
@@ -74,7 +70,7 @@ pub(super) async fn create(target: OsString, name: SnapshotName, door: &Door) ->
             }
             // With a manifest snapshot of its own a named state outlives the records around it.
             write_snapshot(&mut session.writer, None).await?;
-            let pinned = pin(session.writer.log(), &components, &name).await?;
+            let pinned = live::name_snapshot(session.writer.log(), &components, &name).await?;
             (place.url(), pinned, meter)
         }
         Target::Url(_) => {
@@ -82,7 +78,7 @@ pub(super) async fn create(target: OsString, name: SnapshotName, door: &Door) ->
             let components = door.components(&settings)?;
             let (log, remote) = place.log(&settings, &components)?;
             let meter = Meter::new(remote);
-            (place.url(), pin(&log, &components, &name).await?, meter)
+            (place.url(), live::name_snapshot(&log, &components, &name).await?, meter)
         }
     };
     let (position, pin) = pinned;
@@ -96,22 +92,6 @@ pub(super) async fn create(target: OsString, name: SnapshotName, door: &Door) ->
     });
     let text = format!("{url} at {position} is snapshot {name}\n  {}\n", words::cost(&meter.all()));
     Ok(Told::done(json, text))
-}
-
-async fn pin(log: &Log, components: &Components, name: &SnapshotName) -> anyhow::Result<(Position, Pinned)> {
-    for _ in 0..TRIES {
-        let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
-        if opened.tail.figures.page_size.is_none() {
-            return Err(empty(&log.url()));
-        }
-        let holder = opened.tail.owner.as_ref().map_or_else(String::new, |owner| owner.label.clone());
-        let wish = Wish { purpose: PinPurpose::Snapshot(name.clone()), holder, life_ms: None };
-        if let Some(pinned) = log.pin(components, &opened, wish).await? {
-            return Ok((Position { epoch: opened.tail.epoch, lsn: opened.tail.lsn }, pinned));
-        }
-    }
-    let message = format!("{}: prunes came between {TRIES} times", log.url());
-    Err(Fault { exit: Exit::Failed, message, way_out: Some("try again when the prune is done".to_owned()) }.into())
 }
 
 fn empty(url: &str) -> anyhow::Error {

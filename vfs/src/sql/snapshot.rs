@@ -24,7 +24,7 @@ fn snapshot(target: Option<&Target>, arguments: &[Option<String>]) -> Result<Cel
     let Ground { place, said, components } = work::ground(database.path(), said)?;
     let position = work::run(DEADLINE, async move || {
         let (log, _) = place.log(&said.settings, &components)?;
-        live::name_snapshot(&log, &components, &name).await
+        live::name_snapshot(&log, &components, &name).await.map(|(position, _)| position)
     })?;
     Ok(Cell::text(position))
 }
