@@ -11,7 +11,7 @@ use crate::open::{self, Place, Totals};
 use crate::settings::Settings;
 use crate::volume::{Session, open_for_writing, release};
 use littoral_ports::LiveSource;
-use littoral_types::{ChunkId, PinPurpose, Position, RecordSummary, SnapshotName};
+use littoral_types::{ChunkId, Epoch, Generation, PinPurpose, Position, RecordSummary, SnapshotName};
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,13 +90,12 @@ async fn attempt(
     let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
     cost.opening = step();
     let Session { writer, scratch, finished_intent, .. } = &mut session;
-    let volume = writer.row().meta.id;
-    source.begin(volume, writer.row().tail.figures.generation)?;
+    source.begin(writer.row())?;
     let policy = publish::Options { compression: settings.compression.value, ..publish::Options::default() };
     let done = Box::pin(publish::checkpoint(writer, scratch, source, &policy)).await?;
     let tail = &writer.row().tail;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
-    source.published(volume, tail.figures.generation);
+    source.published(writer.row());
     cost.checkpoint = step();
     // From here on the checkpoint is published, and what fails is done by the next one.
     let mut later = Vec::new();
@@ -134,7 +133,7 @@ pub async fn claim(
     settings: &Settings,
     components: &Components,
     made_from: Position,
-) -> Result<(), EngineError> {
+) -> Result<(Epoch, Generation), EngineError> {
     let (stores, _) = open::stores(place, settings, components)?;
     let log = Log::new(stores.remote.clone(), place.volume.value.clone());
     let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
@@ -155,7 +154,8 @@ pub async fn claim(
     let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
     let (id, lsn) = (session.writer.row().meta.id, session.writer.row().tail.lsn);
     if lsn == made_from.lsn {
-        return Ok(());
+        let tail = &session.writer.row().tail;
+        return Ok((tail.epoch, tail.figures.generation));
     }
     // It came in between: nothing is to be published on top of it from here.
     release(&mut session.writer).await?;

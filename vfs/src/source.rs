@@ -16,7 +16,7 @@ use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
 use littoral_ports::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
-use littoral_types::{Epoch, Generation, PageCount, PageNo, PageSize, VolumeId};
+use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -283,7 +283,12 @@ impl Live {
 }
 
 impl LiveSource for Live {
-    fn begin(&mut self, volume: VolumeId, generation: Generation) -> Result<(), SourceError> {
+    fn begin(&mut self, row: &VolumeRow) -> Result<(), SourceError> {
+        let (volume, generation) = (row.meta.id, row.tail.figures.generation);
+        if let Some(sparse) = self.database.sparse() {
+            // What is not here would be published as others have changed it since.
+            sparse.vouch(row).map_err(SourceError::Failed)?;
+        }
         self.page_size = self.enter()?;
         // Inside of the transaction: what is of its commit was marked before, whatever is marked from now on is of a later one.
         self.vouch()?;
@@ -323,7 +328,11 @@ impl LiveSource for Live {
         if !self.holds { self.leave() } else { Ok(()) }
     }
 
-    fn published(&mut self, volume: VolumeId, generation: Generation) {
+    fn published(&mut self, row: &VolumeRow) {
+        let (volume, generation) = (row.meta.id, row.tail.figures.generation);
+        if let Some(sparse) = self.database.sparse() {
+            sparse.published(row);
+        }
         if let Some(tracker) = self.database.tracker() {
             tracker.unfence();
             tracker.published(Basis { volume, generation, wal: self.place }, self.commits);

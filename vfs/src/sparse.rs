@@ -18,7 +18,7 @@ use littoral_engine::open::{Counting, Place, Totals};
 use littoral_engine::readahead::{Readahead, Room};
 use littoral_engine::tracker::residency::{Opening, Origin, Residency, materialise};
 use littoral_engine::{EngineError, LocalError, live};
-use littoral_types::{PageCount, PageNo};
+use littoral_types::{PageCount, PageNo, VolumeRow};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -410,6 +410,30 @@ impl Sparse {
         Ok(lazy.insert(opened).lazy.clone())
     }
 
+    /// Whether nobody else has published since we did: what is not here is then what the volume has. Otherwise a checkpoint would mix
+    /// their pages with ours.
+    pub(crate) fn vouch(&self, row: &VolumeRow) -> Result<(), String> {
+        let tail = &row.tail;
+        let is_ours = |(epoch, generation)| epoch == tail.epoch || generation == tail.figures.generation;
+        if row.meta.id == self.origin().volume && self.residency.owned().is_some_and(is_ours) {
+            return Ok(());
+        }
+        Err(format!(
+            "{}: somebody else has published since this database was opened from {}, and not all of it is here: a checkpoint would mix \
+             both. Nothing was published. Choose: the newest state (remove the file and open it anew; what was committed here and not \
+             published is lost), or this one (PRAGMA littoral_hydrate, close all connections, and the checkpoint again)",
+            self.database.display(),
+            self.origin().position
+        ))
+    }
+
+    /// What was written here is in the volume.
+    pub(crate) fn published(&self, row: &VolumeRow) {
+        if let Err(error) = self.residency.own(row.tail.epoch, row.tail.figures.generation) {
+            tracing::warn!(%error, "that this checkpoint is ours is not noted: after a takeover the next one may be refused");
+        }
+    }
+
     /// Whether the database may be written here. The first time this may ask the object store: a volume that its writer released
     /// is claimed, one that has a writer only where the user names the term that ends (`takeover=`).
     pub(crate) fn may_write(&self) -> Result<(), WorkError> {
@@ -419,9 +443,12 @@ impl Sparse {
         }
         let Ground { place, said, components } = work::ground(&self.database, &self.said)?;
         let origin = *self.residency.origin();
-        if place.found.as_ref().is_none_or(|found| found.binding.id != origin.volume) {
+        let is_bound = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
+        if !is_bound || self.residency.owned().is_none() {
             let claimed = async move || live::claim(&place, &said.settings, &components, origin.position).await;
-            work::run(FETCH_DEADLINE, claimed)?;
+            let (epoch, generation) = work::run(FETCH_DEADLINE, claimed)?;
+            // Durably, before anything is written that could be published.
+            self.residency.own(epoch, generation).map_err(EngineError::from)?;
         }
         *ours = true;
         Ok(())

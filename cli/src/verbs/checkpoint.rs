@@ -64,7 +64,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let mut source = database.live()?;
     if args.dry_run {
         let (found, asked) = looked(&place, &settings, &components).await?;
-        source.begin(found.row.meta.id, found.row.tail.figures.generation)?;
+        source.begin(&found.row)?;
         return dry_run(&place, &components, &found, &asked, &mut *source);
     }
     let options = live::Options { no_coalesce: args.no_coalesce };

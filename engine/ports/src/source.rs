@@ -1,6 +1,6 @@
 //! Where a checkpoint's pages come from.
 
-use littoral_types::{Epoch, Generation, PageCount, PageNo, PageSize, VolumeId};
+use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow};
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -75,11 +75,11 @@ pub trait PageSource: Send {
 
 /// A database that is open and written, and of which somebody keeps track of what changed.
 pub trait LiveSource: PageSource {
-    /// A checkpoint begins: what changed since this one of this volume? Before it, nothing else may be asked.
-    fn begin(&mut self, volume: VolumeId, generation: Generation) -> Result<(), SourceError>;
+    /// A checkpoint begins: what changed since this state of its volume? Before it, nothing else may be asked.
+    fn begin(&mut self, row: &VolumeRow) -> Result<(), SourceError>;
 
-    /// What was read is in the object store as this generation, or was found to be what is there.
-    fn published(&mut self, volume: VolumeId, generation: Generation);
+    /// What was read is in the object store as of this state, or was found to be what is there.
+    fn published(&mut self, row: &VolumeRow);
 
     /// Somebody else's term began: whoever has the database open is to know (rule P4).
     fn superseded(&mut self, epoch: Epoch, owner: &str);

@@ -132,6 +132,33 @@ fn p04_the_first_write_is_refused_with_the_choices_and_a_takeover_fences_the_oth
 }
 
 #[test]
+fn p04_a_sparse_database_that_takes_back_a_volume_which_moved_on_is_not_mixed_with_it() {
+    let rig = Rig::new();
+    // More than anybody reads ahead.
+    rig.run(
+        "first",
+        "",
+        "CREATE TABLE big(x);
+         WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO big SELECT randomblob(2000) FROM n;
+         PRAGMA littoral_checkpoint;",
+    );
+    rig.run("far", "&takeover=1", "UPDATE t SET b = 'far' WHERE a = 1; PRAGMA littoral_checkpoint;");
+    assert!(!rig.run("far", "", "SELECT value FROM littoral_status WHERE name = 'here'").contains("everything"));
+    // The first machine takes it back and publishes over all of it; the far one has not read most of its pages.
+    rig.run("first", "&takeover=2", "UPDATE t SET b = 'first'; PRAGMA littoral_checkpoint;");
+    let refused =
+        rig.output("far", "&takeover=3", "UPDATE t SET b = 'far again' WHERE a = 2; PRAGMA littoral_checkpoint;");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("would mix both"), "{refused:?}");
+    assert_eq!(rig.run("reader", "", "SELECT DISTINCT b FROM t"), "first");
+    // Whole, it is its own version again, and says so.
+    rig.run("far", "", "PRAGMA littoral_hydrate;");
+    rig.run("far", "", "SELECT count(*) FROM t;");
+    let sum = rig.run("far", "&takeover=4", &format!("PRAGMA littoral_checkpoint; {SUM};"));
+    assert_eq!(rig.run("another", "", SUM), sum.lines().last().unwrap());
+    assert_eq!(rig.run("another", "", "PRAGMA integrity_check"), "ok");
+}
+
+#[test]
 fn a_reader_that_owns_nothing_sees_the_newest_state_each_time_and_a_writer_what_it_wrote() {
     let rig = Rig::new();
     assert_eq!(rig.run("far", "", "SELECT count(*) FROM t"), "5000");

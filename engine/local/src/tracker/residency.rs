@@ -14,7 +14,7 @@ use super::map::Map;
 use super::{WORD, allocate, boot};
 use crate::durable::{create_dirs, parent, remove_if_there, suffixed, sync_dir};
 use crate::error::{LocalError, on};
-use littoral_types::{Epoch, Lsn, PageCount, PageNo, PageSize, Position, VolumeId};
+use littoral_types::{Epoch, Generation, Lsn, PageCount, PageNo, PageSize, Position, VolumeId};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ mod at {
     pub(super) const PAGE_SIZE: usize = 5;
     pub(super) const PAGES: usize = 6;
     pub(super) const BOOT: usize = 7;
+    /// Our term when we wrote last, zero for never; and as of which checkpoint.
+    pub(super) const OWNED_EPOCH: usize = 9;
+    pub(super) const OWNED_GENERATION: usize = 10;
 }
 
 /// The state that pages are fetched from.
@@ -206,6 +209,19 @@ impl Residency {
     /// What pages are fetched from.
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// The term in which we last claimed or published the volume, and as of which checkpoint. `None` as long as it was never ours.
+    pub fn owned(&self) -> Option<(Epoch, Generation)> {
+        let get = |at: usize| self.map.word(at).load(Ordering::SeqCst);
+        (get(at::OWNED_EPOCH) != 0).then(|| (Epoch(get(at::OWNED_EPOCH)), Generation(get(at::OWNED_GENERATION))))
+    }
+
+    /// The volume is ours, durably: what is not here is what we have published, or what we began with.
+    pub fn own(&self, epoch: Epoch, generation: Generation) -> Result<(), LocalError> {
+        self.map.word(at::OWNED_GENERATION).store(generation.0, Ordering::SeqCst);
+        self.map.word(at::OWNED_EPOCH).store(epoch.0, Ordering::SeqCst);
+        self.file.sync_data().map_err(on("sync", &self.path))
     }
 
     /// Whether nobody else had the database open when this was attached.
@@ -384,6 +400,9 @@ mod tests {
         one.cut(&one.installing().unwrap(), 10);
         assert_eq!((two.count_here(), two.is_here(page(10)), two.is_here(page(11))), (990, false, true));
         one.sync().unwrap();
+        assert_eq!(two.owned(), None);
+        one.own(Epoch(4), Generation(9)).unwrap();
+        assert_eq!(two.owned(), Some((Epoch(4), Generation(9))));
     }
 
     #[test]
