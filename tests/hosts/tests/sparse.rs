@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use littoral_hosts::{Place, built};
+use littoral_hosts::{Place, built, python, room, said};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -201,6 +201,52 @@ fn s11_growing_and_shrinking_and_other_page_sizes_on_a_sparse_database() {
         assert_eq!(rig.run(&format!("reader-{step}"), "", dump), here, "{step}");
         assert_eq!(rig.run(&format!("reader-{step}"), "", "PRAGMA integrity_check"), "ok", "{step}");
     }
+}
+
+#[test]
+fn s04_a_reader_sees_pages_as_of_its_own_transaction_whatever_the_volume_has_by_now() {
+    let rig = Rig::new();
+    let mut script = rig.place.host(python());
+    said(script.current_dir(rig.folder("far")).arg(room().join("scripts/two_readers.py")));
+    assert_eq!(rig.run("another", "", "SELECT DISTINCT b FROM t"), "new");
+}
+
+#[test]
+fn s08_what_an_older_database_left_is_moved_aside_and_never_applied() {
+    let rig = Rig::new();
+    let sum = rig.run("first", "", SUM);
+    let far = rig.folder("far");
+    // A hot WAL of another database of the same name, as a machine's image may have it.
+    let old = Command::new("sqlite3")
+        .arg(far.join("app.db"))
+        .arg("PRAGMA journal_mode = WAL; CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES (1, 'old'); .system kill -9 $PPID")
+        .output()
+        .unwrap();
+    assert!(!old.status.success());
+    let wal = fs::read(far.join("app.db-wal")).unwrap();
+    assert!(!wal.is_empty());
+    fs::remove_file(far.join("app.db")).unwrap();
+    assert_eq!(rig.run("far", "", SUM), sum);
+    let kept: Vec<_> =
+        fs::read_dir(&far).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap_or_default()).collect();
+    assert!(kept.contains(&wal), "it was somebody's: moved aside, not deleted");
+}
+
+#[test]
+fn s12_nothing_is_mapped_where_pages_may_be_missing() {
+    let rig = Rig::new();
+    let sum = rig.run("first", "", SUM);
+    let told = rig.run(
+        "far",
+        "&takeover=1",
+        &format!("PRAGMA mmap_size = 268435456; {SUM}; UPDATE t SET b = 'x' WHERE a % 7 = 0; {SUM};"),
+    );
+    let told: Vec<&str> = told.lines().collect();
+    assert_eq!(told[1], sum);
+    assert_eq!(
+        rig.run("far", "", &format!("PRAGMA mmap_size = 268435456; {SUM};")).lines().last(),
+        told.last().copied()
+    );
 }
 
 #[test]
