@@ -146,9 +146,9 @@ impl Target {
 }
 
 impl Door {
-    /// A door at which nobody said anything, and that shows nothing: for a verb that uses others.
-    pub fn within(&self) -> Self {
-        Self { flags: Vec::new(), environment: Vec::new(), screen: Screen::new(false, true) }
+    /// A door at which nobody but we said anything, and that shows nothing: for a verb that uses others.
+    pub fn within(flags: Vec<(Key, OsString)>) -> Self {
+        Self { flags, environment: Vec::new(), screen: Screen::new(false, true) }
     }
 
     /// What was said, with the settings file beside a database where there is one.

@@ -9,6 +9,7 @@ use crate::words;
 use anyhow::Context;
 use littoral_engine::exec::restore::At;
 use littoral_engine::open;
+use littoral_engine::settings::Key;
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
@@ -29,7 +30,9 @@ pub struct Args {
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let folder = tempfile::Builder::new().prefix("littoral-demo-").tempdir().context("the system has no temporary folder")?;
     let root = folder.path().to_owned();
-    let story = Story { door, inner: door.within(), at: root.clone(), folder: root, steps: Vec::new() };
+    // Said here, so that no variable of the user's leads elsewhere.
+    let said = vec![(Key::Remote, remote(&root)?.into()), (Key::Volume, "notes.db".into())];
+    let story = Story { door, inner: Door::within(said), at: root.clone(), folder: root, steps: Vec::new() };
     let steps = Box::pin(story.tell(args.rows)).await?;
     let kept = args.keep.then(|| folder.keep());
     let text = match &kept {
@@ -106,7 +109,7 @@ impl Story<'_> {
 
     /// Another machine has nothing but the remote's address.
     async fn open_elsewhere(&mut self, rows: u32) -> anyhow::Result<()> {
-        let remote = self.remote()?;
+        let remote = remote(&self.folder)?;
         let elsewhere = self.folder.join("elsewhere");
         fs::create_dir(&elsewhere)?;
         self.at = elsewhere;
@@ -167,15 +170,8 @@ impl Story<'_> {
     }
 
     async fn connect(&self) -> anyhow::Result<littoral::libsql::Connection> {
-        let remote = self.remote()?;
+        let remote = remote(&self.folder)?;
         Ok(littoral::Builder::new(self.database()).remote(remote).volume("notes.db").open().await?)
-    }
-
-    /// The remote of the machine that is lost later.
-    fn remote(&self) -> anyhow::Result<String> {
-        let folder = self.folder.join(".littoral").join("remote");
-        fs::create_dir_all(&folder)?;
-        open::directory_url(&folder).context("a temporary folder whose name is text")
     }
 
     /// Checkpoints, and gives the commit's number.
@@ -238,6 +234,13 @@ impl Story<'_> {
         self.chapter(title, &told, json);
         Ok(())
     }
+}
+
+/// The remote of the machine that is lost later.
+fn remote(folder: &Path) -> anyhow::Result<String> {
+    let folder = folder.join(".littoral").join("remote");
+    fs::create_dir_all(&folder)?;
+    open::directory_url(&folder).context("a temporary folder whose name is text")
 }
 
 /// Brings everything into the database file, so that a copy of that file alone is a copy of the database.
