@@ -3,8 +3,8 @@
 //! What this room promises:
 //! 1. One [`Database`] for each database file and process; a forked child gets its own.
 //! 2. Marks are set before bytes are written. What cannot be marked makes everything unknown, never lost.
-//! 3. Nothing here waits for the network, and nothing a store cannot do keeps SQLite from opening its file: then nothing is
-//!    known of it, and its next checkpoint compares all pages.
+//! 3. A database that is here is opened without asking the network, and whatever a store cannot do: then nothing is known of it, and
+//!    its next checkpoint compares all pages.
 
 use crate::raw::file::Bytes;
 use crate::raw::library::Library;
@@ -139,6 +139,12 @@ impl Database {
         }
         *sparse = Sparseness::Known(found.clone());
         Ok(found)
+    }
+
+    /// Whether what is asked for read-only must be opened for writing all the same: what is fetched is written.
+    pub(crate) fn fills(&self) -> bool {
+        let sparse = self.sparse.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*sparse, Sparseness::Unknown(_, Some(_)) | Sparseness::Known(Some(_)))
     }
 
     /// Where not all of it is here.
@@ -331,8 +337,7 @@ pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Lib
         return;
     }
     let wait = said.settings.close_wait_ms.value;
-    let is_last = || Arc::strong_count(&database) == 1;
-    if wait > 0 && is_last() && database.has_changed() {
+    if wait > 0 && Arc::strong_count(&database) == 1 && database.has_changed() {
         let checkpoint = crate::work::checkpoint(library, &database, said, Duration::from_millis(wait));
         if let Err(error) = checkpoint {
             let path = database.path.display();
@@ -340,7 +345,9 @@ pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Lib
         }
     }
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    if !is_last() {
+    if Arc::strong_count(&database) > 1 {
+        // Gone before the next one counts: of two that close at once one is the last.
+        drop(database);
         return;
     }
     if let Some(open) = open.as_mut() {

@@ -21,6 +21,7 @@ mod said;
 mod source;
 mod sparse;
 mod sql;
+pub mod uri;
 mod work;
 
 use littoral_engine::open::Totals;

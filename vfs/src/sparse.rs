@@ -340,8 +340,15 @@ impl Sparse {
             let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
             ahead.missed(page, &|page| self.residency.is_here(page) || lazy.resident(page).is_some(), ROOM)
         };
+        if wanted.is_empty() {
+            return self.fetch(file, lazy, vec![page]);
+        }
         wanted.push(page);
-        self.fetch(file, lazy, wanted)
+        // What was only foreseen keeps nobody from the page that was asked for.
+        self.fetch(file, lazy.clone(), wanted).or_else(|error| {
+            tracing::debug!(%error, %page, "reading ahead failed: fetching the page alone");
+            self.fetch(file, lazy, vec![page])
+        })
     }
 
     fn fetch(&self, file: &mut Bytes, lazy: Lazy, mut wanted: Vec<PageNo>) -> Result<(), SparseError> {

@@ -2,8 +2,8 @@
 
 use crate::database::{self, Database};
 use crate::error::Error;
-use crate::uri;
 use littoral_engine::settings::Key;
+use littoral_vfs::uri;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

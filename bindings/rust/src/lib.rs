@@ -30,7 +30,6 @@ mod database;
 mod entry;
 mod error;
 mod off;
-mod uri;
 
 pub use ask::{Status, checkpoint, snapshot, status};
 pub use builder::Builder;

@@ -3,8 +3,8 @@
 use super::raw::{Cell, Connection, Failure};
 use littoral_engine::settings::Key;
 use littoral_ports::{LiveSource, SourceError};
+use littoral_vfs::uri;
 use std::ffi::{CString, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Held open as long as this lives.
@@ -27,11 +27,13 @@ impl OpenDatabase {
     /// Opens a database file, or one that is in an object store alone, with what was said of it.
     pub fn open(file: &Path, said: &[(Key, OsString)]) -> Result<Self, SourceError> {
         let path = absolute(file)?;
+        let uri = uri::spell(&path, said)
+            .ok_or_else(|| SourceError::Failed(format!("{}: a zero byte in its name or a setting", file.display())))?;
         let told = |failure: Failure| {
             let why = littoral_vfs::take_error().unwrap_or(failure.message);
             SourceError::Failed(format!("{}: {why}", file.display()))
         };
-        let connection = Connection::through_vfs(&uri(&path, said)).map_err(told)?;
+        let connection = Connection::through_vfs(&uri).map_err(told)?;
         // Whoever has read takes the WAL away as the last one to leave; our readers leave it to this one.
         connection.number(c"PRAGMA schema_version").map_err(told)?;
         Ok(Self { path, connection })
@@ -105,36 +107,5 @@ fn absolute(file: &Path) -> Result<PathBuf, SourceError> {
     match (whole.parent(), whole.file_name()) {
         (Some(folder), Some(name)) => Ok(folder.canonicalize().map_err(failed)?.join(name)),
         _ => Err(SourceError::Failed(format!("{}: no file's name", file.display()))),
-    }
-}
-
-fn uri(path: &Path, said: &[(Key, OsString)]) -> String {
-    let mut uri = format!("file:{}?vfs=littoral", spelled(path.as_os_str().as_bytes()));
-    for (key, value) in said {
-        uri.push_str(&format!("&{}={}", key.name(), spelled(value.as_bytes())));
-    }
-    uri
-}
-
-fn spelled(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_that_means_something_in_a_uri_is_spelled_out() {
-        let said = [(Key::Remote, "s3://b/p&x=1".into()), (Key::Volume, "v".into())];
-        let expected = "file:/a%20b/50%25%3f.db?vfs=littoral&remote=s3%3a//b/p%26x%3d1&volume=v";
-        assert_eq!(uri(Path::new("/a b/50%?.db"), &said), expected);
     }
 }

@@ -195,7 +195,7 @@ async fn write_out(
     components.faults.reach("restore.written")?;
     let finished = tokio::task::spawn_blocking(move || out.finish())
         .await
-        .map_err(|error| EngineError::Refused(format!("the last step was cut off: {error}")))??;
+        .map_err(|error| EngineError::Interrupted(format!("the last step was cut off: {error}")))??;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
     Ok(Restored { position, seq: tail.seq, bytes, resumed, fetched, finished, pinned: false })
 }
@@ -410,7 +410,7 @@ impl Job {
                         written
                     };
                     let written = tokio::task::spawn_blocking(write).await;
-                    written.map_err(|error| EngineError::Refused(format!("a write was cut off: {error}")))?
+                    written.map_err(|error| EngineError::Interrupted(format!("a write was cut off: {error}")))?
                 });
             }
             components.faults.reach("restore.group")?;
@@ -452,7 +452,7 @@ fn joined(done: Option<Result<Result<(), EngineError>, tokio::task::JoinError>>)
     match done {
         None => Ok(()),
         Some(Ok(done)) => done,
-        Some(Err(error)) => Err(EngineError::Refused(format!("a download was cut off: {error}"))),
+        Some(Err(error)) => Err(EngineError::Interrupted(format!("a download was cut off: {error}"))),
     }
 }
 

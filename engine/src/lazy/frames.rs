@@ -181,7 +181,7 @@ async fn fetch(log: Log, page_size: PageSize, run: Vec<Need>) -> Result<Run, Eng
         return Ok(unpack_all(&log, page_size, run, start, &bytes));
     }
     let unpacking = tokio::task::spawn_blocking(move || unpack_all(&log, page_size, run, start, &bytes));
-    unpacking.await.map_err(|error| EngineError::Refused(format!("unpacking frames was cut off: {error}")))
+    unpacking.await.map_err(|error| EngineError::Interrupted(format!("unpacking frames was cut off: {error}")))
 }
 
 fn unpack_all(log: &Log, page_size: PageSize, run: Vec<Need>, start: u64, bytes: &Bytes) -> Run {

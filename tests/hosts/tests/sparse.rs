@@ -281,6 +281,44 @@ fn what_cannot_be_fetched_is_an_error_with_its_reason_and_never_a_wrong_row() {
 }
 
 #[test]
+fn who_may_only_read_opens_it_lazily_too_and_writes_nothing() {
+    let rig = Rig::new();
+    let sum = rig.run("first", "", SUM);
+    assert_eq!(rig.run("far", "&mode=ro", "SELECT length(b) FROM t WHERE a = 77"), "400");
+    let refused = rig.output("far", "&mode=ro&takeover=1", "DELETE FROM t;");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("readonly"), "{refused:?}");
+    assert_eq!(rig.run("far", "&mode=ro", SUM), sum);
+    // Complete by now: it becomes plain under a reader as well.
+    rig.run("far", "&mode=ro", "PRAGMA littoral_hydrate;");
+    assert_eq!(rig.run("far", "&mode=ro", SUM), sum);
+    assert_eq!(String::from_utf8_lossy(&rig.stock("far", SUM).stdout).trim(), sum);
+}
+
+#[test]
+fn what_was_only_foreseen_keeps_nobody_from_what_was_asked_for() {
+    let rig = Rig::new();
+    let remote = PathBuf::from(rig.place.remote().strip_prefix("file://").unwrap()).join("app.db").join("chunk");
+    for chunk in fs::read_dir(&remote).unwrap() {
+        let path = chunk.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0x55;
+        fs::write(&path, bytes).unwrap();
+    }
+    // Rows in order, so that more and more is read ahead: one damaged frame costs its own rows and no others.
+    let mut lost = 0;
+    for first in (1..5000).step_by(500) {
+        let done =
+            rig.output("far", "", &format!("SELECT count(b) FROM t WHERE a BETWEEN {first} AND {};", first + 499));
+        match String::from_utf8_lossy(&done.stdout).trim() {
+            "500" => {}
+            _ => lost += 1,
+        }
+    }
+    assert!(lost <= 1, "one frame is damaged, and {lost} tenths of the rows are gone");
+}
+
+#[test]
 fn a_killed_writer_of_a_sparse_database_loses_nothing_that_was_committed() {
     let rig = Rig::new();
     rig.run("far", "&takeover=1", "INSERT INTO t VALUES (10000, 'before');");

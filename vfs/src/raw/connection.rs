@@ -5,8 +5,8 @@ use super::file::{self, Shm};
 use super::library::Library;
 use super::walindex::{self, Header};
 use crate::said;
+use crate::uri;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
@@ -49,7 +49,10 @@ impl Connection {
     /// Opens a database file that is there.
     pub(crate) fn open(library: &'static Library, path: &Path, busy_ms: u32) -> Result<Self, Failure> {
         let api = &library.api;
-        let name = uri(path).ok_or_else(|| Failure::new(code::CANTOPEN, "a name with a zero in it"))?;
+        let name = uri::spell(path, &[]).map(|uri| format!("{uri}&{}=1", said::READER));
+        let name = name
+            .and_then(|name| CString::new(name).ok())
+            .ok_or_else(|| Failure::new(code::CANTOPEN, "a name with a zero in it"))?;
         let flags = code::OPEN_READWRITE | code::OPEN_URI | code::OPEN_FULLMUTEX;
         let mut db = ptr::null_mut();
         // SAFETY: R3, R8; the name outlives the call.
@@ -223,19 +226,6 @@ impl Drop for Connection {
         // SAFETY: R8: closed once.
         unsafe { (self.library.api.close_v2)(self.db) };
     }
-}
-
-/// A URI for a path: every byte that could mean something is spelled out.
-fn uri(path: &Path) -> Option<CString> {
-    let mut text = String::from("file:");
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' => text.push(char::from(*byte)),
-            _ => text.push_str(&format!("%{byte:02x}")),
-        }
-    }
-    text.push_str(&format!("?vfs=littoral&{}=1", said::READER));
-    CString::new(text).ok()
 }
 
 /// The file of a connection's schema, as a host's call names it.

@@ -225,12 +225,21 @@ pub(crate) unsafe fn open(
         Role::Wal { sparse: Some(hidden), .. } | Role::Journal { _hidden: hidden } => hidden.name.as_ptr(),
         Role::Main(_) | Role::Wal { .. } | Role::Reader(..) => name,
     };
+    // A database that is filled while it is read is SQLite's to read only, and ours to write.
+    let filled = match &role {
+        Role::Main(main) => flags & code::OPEN_READONLY != 0 && main.database.fills(),
+        Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => false,
+    };
+    let flags = if filled { flags & !code::OPEN_READONLY | code::OPEN_READWRITE } else { flags };
     // SAFETY: R2: the inner file's memory begins where ours ends.
     unsafe {
         let inner = shim.add(1).cast::<File>();
         (*file).methods = ptr::null();
         (*inner).methods = ptr::null();
         let answer = open(library.inner, name, inner, flags, &mut flags_out);
+        if filled {
+            flags_out = flags_out & !code::OPEN_READWRITE | code::OPEN_READONLY;
+        }
         if !out.is_null() {
             *out = flags_out;
         }

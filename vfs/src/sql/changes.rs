@@ -1,6 +1,6 @@
 //! The table `littoral_changes`: the manifest's change log, as far as its subscribers have left it.
 
-use super::{Cell, Refusal, Table, Target, ours};
+use super::{Cell, Refusal, Table, Target, manifest_of};
 use littoral_engine::EngineError;
 use littoral_types::{Change, ChangeSeq};
 
@@ -15,17 +15,14 @@ pub(super) const TABLE: Table = Table {
 };
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
-    let Target { database, said, .. } = ours(target)?;
-    let place = said.place(database.path())?;
-    let Some(found) = &place.found else { return Ok(Vec::new()) };
-    let Some(manifest) = place.manifest()? else { return Ok(Vec::new()) };
+    let Some((manifest, volume)) = manifest_of(target)? else { return Ok(Vec::new()) };
     let mut rows = Vec::new();
     let mut after = ChangeSeq(0);
     loop {
         let step = manifest.changes(after, STEP).map_err(EngineError::from)?;
         let Some(last) = step.last().map(|change| change.change) else { return Ok(rows) };
         after = last;
-        rows.extend(step.iter().filter(|change| change.volume == found.binding.id).map(row));
+        rows.extend(step.iter().filter(|change| change.volume == volume).map(row));
     }
 }
 

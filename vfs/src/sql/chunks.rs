@@ -1,6 +1,6 @@
 //! The table `littoral_chunks`: how each chunk of the database lies in the object store, as the local manifest knows it.
 
-use super::{Cell, Refusal, Table, Target, ours};
+use super::{Cell, Refusal, Table, Target, manifest_of};
 use littoral_engine::EngineError;
 use littoral_types::{ChunkId, ChunkRow};
 
@@ -23,14 +23,11 @@ pub(super) const TABLE: Table = Table {
 };
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
-    let Target { database, said, .. } = ours(target)?;
-    let place = said.place(database.path())?;
-    let Some(found) = &place.found else { return Ok(Vec::new()) };
-    let Some(manifest) = place.manifest()? else { return Ok(Vec::new()) };
+    let Some((manifest, volume)) = manifest_of(target)? else { return Ok(Vec::new()) };
     let mut rows = Vec::new();
     let mut from = ChunkId(0);
     loop {
-        let step = manifest.rows(&found.binding.id, from, STEP).map_err(EngineError::from)?;
+        let step = manifest.rows(&volume, from, STEP).map_err(EngineError::from)?;
         let Some(last) = step.last().map(|row| row.chunk) else { return Ok(rows) };
         from = ChunkId(last.0 + 1);
         rows.extend(step.iter().map(row));

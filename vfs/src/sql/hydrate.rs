@@ -1,4 +1,4 @@
-//! `littoral_hydrate`: fetches everything that is not here. `littoral_prefetch` is its older brother's name for the same.
+//! `littoral_hydrate`: fetches everything that is not here. `littoral_prefetch` is the same.
 
 use super::{Cell, Function, Refusal, Target, ours};
 use crate::code;

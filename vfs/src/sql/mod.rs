@@ -18,6 +18,8 @@ use crate::raw::abi::code;
 use crate::raw::library::Library;
 use crate::said::Said;
 use crate::work::WorkError;
+use littoral_ports::Manifest;
+use littoral_types::VolumeId;
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,6 +132,16 @@ pub(crate) const FUNCTIONS: &[Function] = &[
 
 /// Every table.
 pub(crate) const TABLES: &[Table] = &[changes::TABLE, checkpoints::TABLE, chunks::TABLE, status::TABLE];
+
+type Known = (Arc<dyn Manifest>, VolumeId);
+
+/// The local manifest, and the volume's id in it; `None` as long as nothing was published from here.
+fn manifest_of(target: Option<&Target>) -> Result<Option<Known>, Refusal> {
+    let Target { database, said, .. } = ours(target)?;
+    let place = said.place(database.path())?;
+    let Some(found) = &place.found else { return Ok(None) };
+    Ok(place.manifest()?.map(|manifest| (manifest, found.binding.id)))
+}
 
 /// The database that is asked about, or why there is none.
 fn ours(target: Option<&Target>) -> Result<&Target, Refusal> {

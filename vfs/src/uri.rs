@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Spells a path and settings. The answer is ASCII, whatever the path's bytes are; `None` where one holds a zero, which no
 /// name of SQLite's can.
-pub(crate) fn spell(path: &Path, settings: &[(Key, OsString)]) -> Option<String> {
+pub fn spell(path: &Path, settings: &[(Key, OsString)]) -> Option<String> {
     let mut uri = String::from("file:");
     // Two slashes would name a host: a path that begins at the root gets an empty one.
     if path.is_absolute() {
