@@ -16,8 +16,9 @@ use crate::exec::rebuild::begin;
 use crate::log::publish::new_volume;
 use crate::log::{Draft, Log, Opened, Writer};
 use littoral_format::keys::{self, Folder};
-use littoral_local::{FileState, Found, Scratch, Store, WorkerLock};
+use littoral_local::{FileState, Found, LocalError, Scratch, Store, WorkerLock};
 use littoral_ports::{Manifest, Remote};
+use littoral_types::limits::WORKER_WAIT_MS;
 use littoral_types::{
     Claim, Epoch, FooterFigures, IdentityKey, Owner, RecordBody, Release, Seq, TailRow, VolumeId, VolumeKind,
     VolumeMeta, VolumeName, VolumeRow,
@@ -27,6 +28,8 @@ use std::sync::Arc;
 
 /// How often a takeover begins again because the owner published meanwhile.
 const TAKEOVERS_MAX: u32 = 5;
+/// How often it is looked whether the store's worker is done.
+const WORKER_PAUSE_MS: u64 = 50;
 
 /// What is to be opened.
 #[derive(Clone, Debug)]
@@ -124,7 +127,7 @@ pub async fn open_for_writing(
     components: &Components,
     target: &Target,
 ) -> Result<Session, EngineError> {
-    let lock = stores.store.lock_worker()?;
+    let lock = worker(&stores.store, components).await?;
     let url = stores.remote.url();
     let bound = bound(&stores.store, target, &url)?;
     let name = match &bound {
@@ -137,6 +140,19 @@ pub async fn open_for_writing(
     let scratch = stores.store.scratch(components.quota.clone());
     scratch.sweep()?;
     Ok(Session { writer, scratch, finished_intent, _lock: lock })
+}
+
+/// Becomes the store's worker, after whoever is it now: two checkpoints at once follow one another.
+async fn worker(store: &Store, components: &Components) -> Result<WorkerLock, EngineError> {
+    let since = components.clock.boot_ms();
+    loop {
+        match store.lock_worker() {
+            Err(LocalError::Busy { .. }) if components.clock.boot_ms().saturating_sub(since) < WORKER_WAIT_MS => {
+                components.clock.sleep_ms(WORKER_PAUSE_MS).await;
+            }
+            locked => return Ok(locked?),
+        }
+    }
 }
 
 /// Ends our term in order, so that the next writer needs no takeover.

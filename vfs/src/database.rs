@@ -3,8 +3,8 @@
 //! What this room promises:
 //! 1. One [`Database`] for each database file and process; a forked child gets its own.
 //! 2. Marks are set before bytes are written. What cannot be marked makes everything unknown, never lost.
-//! 3. A database that is here is opened without asking the network, and whatever a store cannot do: then nothing is known of it, and
-//!    its next checkpoint compares all pages.
+//! 3. A database that is here and bound to its volume is opened without asking the network, and whatever a store cannot do: then
+//!    nothing is known of it, and its next checkpoint compares all pages. [`crate::first`] asks for one that is bound to nothing.
 
 use crate::raw::file::Bytes;
 use crate::raw::library::Library;
@@ -108,6 +108,9 @@ impl Database {
         }
         if opening.is_some() {
             crate::sparse::forget_stale(&self.path, &self.store, said)?;
+        }
+        if opening.is_none() {
+            crate::first::refuse_stranger(&self.path, said)?;
         }
         let mut reader = None;
         // What SQLite makes by opening what is not there holds nothing.

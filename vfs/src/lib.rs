@@ -14,6 +14,7 @@
 mod alone;
 mod code;
 mod database;
+mod first;
 mod last;
 mod pragma;
 mod raw;

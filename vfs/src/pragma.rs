@@ -1,23 +1,13 @@
 //! `PRAGMA littoral_…`: each is the function of the same name.
 
-use crate::database::Database;
-use crate::raw::library::Library;
-use crate::said::Said;
 use crate::sql::{FUNCTIONS, Refusal, Target};
 use littoral_engine::settings::nearest;
-use std::sync::Arc;
 
 /// What our pragmas begin with.
 const PREFIX: &str = "littoral_";
 
 /// Answers a pragma. `None` when it is not one of ours.
-pub(crate) fn run(
-    library: &'static Library,
-    database: &Arc<Database>,
-    said: &Said,
-    name: &str,
-    argument: Option<&str>,
-) -> Option<Result<String, Refusal>> {
+pub(crate) fn run(target: &Target, name: &str, argument: Option<&str>) -> Option<Result<String, Refusal>> {
     let name = name.to_ascii_lowercase();
     if !name.starts_with(PREFIX) {
         return None;
@@ -25,13 +15,12 @@ pub(crate) fn run(
     let Some(function) = FUNCTIONS.iter().find(|function| function.name == name) else {
         return Some(Err(unknown(&name)));
     };
-    let target = Target { database: database.clone(), said: said.clone(), library };
     let arguments: Vec<Option<String>> = argument.map(|argument| Some(argument.to_owned())).into_iter().collect();
     if arguments.len() > usize::try_from(function.arguments_max).unwrap_or(0) {
         let message = format!("PRAGMA {name} takes no value");
         return Some(Err(Refusal { code: crate::raw::abi::code::ERROR, message }));
     }
-    Some((function.run)(Some(&target), &arguments).map(|cell| cell.shown()))
+    Some((function.run)(Some(target), &arguments).map(|cell| cell.shown()))
 }
 
 fn unknown(name: &str) -> Refusal {

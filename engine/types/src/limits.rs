@@ -56,6 +56,8 @@ pub const RETRY_PAUSE_MS_MAX: u64 = 5_000;
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// One request that moves up to a part's worth of bytes.
 pub const TRANSFER_TIMEOUT_MS: u64 = 300_000;
+/// How long a store's worker is waited for before the second one is refused.
+pub const WORKER_WAIT_MS: u64 = 30_000;
 /// Records younger than this are not pruned unless the user asks for it by name: a writer that was silent for less never finds
 /// a name free that was taken (rule P5).
 pub const PRUNE_GRACE_MS: u64 = 24 * 3600 * 1000;

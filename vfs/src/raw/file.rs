@@ -8,6 +8,7 @@ use crate::database::Database;
 use crate::pragma;
 use crate::said::{self, Said};
 use crate::sparse::{self, Sparse, SparseError};
+use crate::sql::Target;
 use littoral_engine::tracker::Trace;
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -361,8 +362,8 @@ unsafe fn of_suffix(name: *const c_char, suffix: &[u8]) -> Option<Arc<Database>>
 
 /// What a connection's file is to us.
 pub(crate) enum Known {
-    /// A database of ours.
-    Ours(Arc<Database>, Said),
+    /// A database of ours, and whether this very connection keeps every other one out.
+    Ours(Arc<Database>, Said, bool),
     /// Somebody else's.
     Foreign,
 }
@@ -378,7 +379,7 @@ pub(crate) unsafe fn known(file: *mut File) -> Known {
     }
     // SAFETY: R2.
     match &unsafe { state(file) }.role {
-        Role::Main(main) => Known::Ours(main.database.clone(), main.said.clone()),
+        Role::Main(main) => Known::Ours(main.database.clone(), main.said.clone(), main.keeps_out()),
         Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => Known::Foreign,
     }
 }
@@ -451,6 +452,11 @@ impl Shm {
 }
 
 impl Main {
+    /// Whether nobody else can read: in exclusive mode, or in the middle of a commit of a rollback journal.
+    fn keeps_out(&self) -> bool {
+        self.lock == code::LOCK_EXCLUSIVE
+    }
+
     /// Whether a writer may begin here.
     fn may_write(&self) -> bool {
         if self.database.is_fenced(&self.said) {
@@ -749,7 +755,9 @@ unsafe fn asked(library: &'static Library, main: &mut Main, words: *mut *mut c_c
         let name = CStr::from_ptr(*words.add(1)).to_string_lossy().into_owned();
         let argument = *words.add(2);
         let argument = (!argument.is_null()).then(|| CStr::from_ptr(argument).to_string_lossy().into_owned());
-        let answer = pragma::run(library, &main.database, &main.said, &name, argument.as_deref())?;
+        let (database, said, keeps_out) = (main.database.clone(), main.said.clone(), main.keeps_out());
+        let target = Target { database, said, library, keeps_out };
+        let answer = pragma::run(&target, &name, argument.as_deref())?;
         let (answer, text) = match answer {
             Ok(text) => (code::OK, text),
             Err(refusal) => (refusal.code, refusal.message),

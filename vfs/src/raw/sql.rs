@@ -89,7 +89,7 @@ fn bound(library: &'static Library) -> (usize, &'static All) {
 unsafe fn target(library: &'static Library, db: *mut abi::Connection, schema: Option<&str>) -> Option<Target> {
     // SAFETY: the caller's promise, then R2.
     match unsafe { file::known(file_of(library, db, schema.unwrap_or("main"))) } {
-        Known::Ours(database, said) => Some(Target { database, said, library }),
+        Known::Ours(database, said, keeps_out) => Some(Target { database, said, library, keeps_out }),
         Known::Foreign => None,
     }
 }

@@ -1,6 +1,6 @@
 //! `littoral_checkpoint` and `littoral_sync`: what changed goes to the object store, now.
 
-use super::{CHECKPOINT_DEADLINE, Cell, Function, Refusal, Target, ours};
+use super::{CHECKPOINT_DEADLINE, Cell, Function, Refusal, Target, shared};
 use crate::work;
 
 /// Answers the position that the object store has when it returns.
@@ -10,7 +10,7 @@ pub(super) const CHECKPOINT: Function = Function { name: "littoral_checkpoint", 
 pub(super) const SYNC: Function = Function { name: "littoral_sync", arguments_max: 0, run: checkpoint };
 
 fn checkpoint(target: Option<&Target>, _: &[Option<String>]) -> Result<Cell, Refusal> {
-    let Target { database, said, library } = ours(target)?;
+    let Target { database, said, library, .. } = shared(target)?;
     let done = work::checkpoint(library, database, said, CHECKPOINT_DEADLINE)?;
     Ok(Cell::text(done.position))
 }

@@ -1,6 +1,6 @@
 //! `littoral_hydrate`: fetches everything that is not here. `littoral_prefetch` is the same.
 
-use super::{Cell, Function, Refusal, Target, ours};
+use super::{Cell, Function, Refusal, Target, ours, shared};
 use crate::code;
 use crate::source::Live;
 
@@ -11,8 +11,8 @@ pub(super) const HYDRATE: Function = Function { name: "littoral_hydrate", argume
 pub(super) const PREFETCH: Function = Function { name: "littoral_prefetch", arguments_max: 0, run: hydrate };
 
 fn hydrate(target: Option<&Target>, _: &[Option<String>]) -> Result<Cell, Refusal> {
-    let Target { database, library, .. } = ours(target)?;
-    let Some(sparse) = database.sparse() else { return Ok(Cell::text("everything is here")) };
+    let Some(sparse) = ours(target)?.database.sparse() else { return Ok(Cell::text("everything is here")) };
+    let Target { database, library, .. } = shared(target)?;
     let refused = |message: String, code| {
         crate::last::error(&message);
         Refusal { code, message }

@@ -93,6 +93,8 @@ pub(crate) struct Target {
     pub(crate) database: Arc<Database>,
     pub(crate) said: Said,
     pub(crate) library: &'static Library,
+    /// Whether this connection keeps every other one out, ours included.
+    pub(crate) keeps_out: bool,
 }
 
 type Answer = fn(Option<&Target>, &[Option<String>]) -> Result<Cell, Refusal>;
@@ -151,4 +153,20 @@ fn ours(target: Option<&Target>) -> Result<&Target, Refusal> {
              (LITTORAL_REMOTE, littoral.toml)",
         )
     })
+}
+
+/// The same, where a connection of our own is to read beside this one: refused at once where it would wait for this very connection.
+fn shared(target: Option<&Target>) -> Result<&Target, Refusal> {
+    let target = ours(target)?;
+    if !target.keeps_out {
+        return Ok(target);
+    }
+    let message = format!(
+        "{}: this connection keeps every other one out (locking_mode=EXCLUSIVE, or a transaction of a rollback journal), and a \
+         checkpoint reads through one of its own. Commit, say PRAGMA locking_mode=NORMAL and read once; or let the last close do it \
+         (close_wait=)",
+        target.database.path().display()
+    );
+    crate::last::error(&message);
+    Err(Refusal { code: code::BUSY, message })
 }

@@ -1,6 +1,6 @@
 //! `littoral_snapshot`: a checkpoint, and a name for it that keeps it until it is dropped.
 
-use super::{CHECKPOINT_DEADLINE, Cell, DEADLINE, Function, Refusal, Target, ours};
+use super::{CHECKPOINT_DEADLINE, Cell, DEADLINE, Function, Refusal, Target, shared};
 use crate::work::{self, Ground};
 use littoral_engine::live;
 use littoral_types::SnapshotName;
@@ -9,7 +9,7 @@ use littoral_types::SnapshotName;
 pub(super) const SNAPSHOT: Function = Function { name: "littoral_snapshot", arguments_max: 1, run: snapshot };
 
 fn snapshot(target: Option<&Target>, arguments: &[Option<String>]) -> Result<Cell, Refusal> {
-    let Target { database, said, library } = ours(target)?;
+    let Target { database, said, library, .. } = shared(target)?;
     let usage = || Refusal::usage("a snapshot has a name: PRAGMA littoral_snapshot = 'before-the-migration'");
     let name = arguments.first().and_then(Option::as_deref).ok_or_else(usage)?;
     let name: SnapshotName = name.parse().map_err(|error| Refusal::usage(format!("not a snapshot's name: {error}")))?;

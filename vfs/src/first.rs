@@ -1,0 +1,53 @@
+//! The first time that a database is opened here: does it belong to the volume whose name it would have?
+//!
+//! A database that is bound to its volume is opened without asking the network. One that is not is about to be adopted: where the
+//! object store holds a volume of that name already, nothing says that the two belong together, and the user has to (rules P3, P14).
+//!
+//! Where the object store cannot be asked, the database is opened all the same: its first checkpoint asks again before anything
+//! is published.
+
+use crate::said::Said;
+use crate::work::{self, Ground, WorkError};
+use littoral_engine::EngineError;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long the answer is waited for.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Refuses a database that is here, is bound to nothing, and whose volume is somebody else's, as far as anybody knows.
+pub(crate) fn refuse_stranger(database: &Path, said: &Said) -> Result<(), String> {
+    let Ok(place) = said.place(database) else { return Ok(()) };
+    let is_chosen = said.settings.takeover.is_some();
+    if place.is_unmade || place.found.is_some() || is_chosen || is_empty(database) {
+        return Ok(());
+    }
+    let (url, Ground { place, said, components }) = (place.url(), work::ground_of(place, said));
+    let asked = work::run(DEADLINE, async move || {
+        let (log, _) = place.log(&said.settings, &components)?;
+        log.glance().await
+    });
+    match asked {
+        Ok(None) => Ok(()),
+        Ok(Some(glance)) => {
+            let tail = &glance.tail;
+            let owner =
+                tail.owner.as_ref().map_or_else(|| "nobody: it was released".to_owned(), |owner| owner.label.clone());
+            Err(EngineError::NotBound { volume: url, owner, epoch: tail.epoch, lsn: tail.lsn }.to_string())
+        }
+        Err(WorkError::Engine(EngineError::NoVolume(_))) => Ok(()),
+        Err(error) => {
+            crate::last::error(&format!(
+                "{}: whether {url} exists already cannot be asked now: {error}. The database is open, and nothing is published before \
+                 that is known",
+                database.display()
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// What SQLite makes by opening what is not there holds nothing, and belongs to whoever comes.
+fn is_empty(database: &Path) -> bool {
+    std::fs::metadata(database).map_or(true, |found| !found.is_file() || found.len() == 0)
+}
