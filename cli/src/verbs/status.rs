@@ -7,6 +7,7 @@ use crate::words;
 use littoral_engine::EngineError;
 use littoral_engine::exec::prune::named_snapshots;
 use littoral_engine::open::Place;
+use littoral_engine::tracker::peek::{Peek, PeekSparse, peek, peek_sparse};
 use littoral_types::{JournalMode, Position, TailRow};
 use serde_json::json;
 use std::ffi::OsString;
@@ -36,6 +37,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let opened = opened.ok_or_else(|| EngineError::NoVolume(place.url()))?;
     let tail = &opened.tail;
     let here = here(&place, tail)?;
+    let (live, sparse) = live(&place)?;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
     let page_size = tail.figures.page_size.map(|size| size.bytes());
     let size = page_size.unwrap_or(0) * tail.figures.page_count.0;
@@ -76,6 +78,16 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         "store": place.store.as_ref().map(|store| store.root()),
         "here": here.as_ref().map(|here| here.word),
         "local_record": here.as_ref().and_then(|here| here.tail.as_ref()).map(|tail| tail.seq.0),
+        "live": live.as_ref().map(|live| json!({
+            "commits_since": live.commits_since,
+            "bytes_changed": live.bytes_changed,
+            "fenced_by": live.fenced.as_ref().map(|(_, owner)| owner),
+        })),
+        "sparse": sparse.map(|sparse| json!({
+            "position": sparse.position.to_string(),
+            "pages_here": sparse.here,
+            "pages": sparse.pages.0,
+        })),
         "cost": words::cost_json(&meter.all()),
     });
     let mut lines: Vec<(&str, String)> = vec![
@@ -100,6 +112,12 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     if let Some(here) = &here {
         lines.push(("here", here.sentence.clone()));
     }
+    if let Some(live) = &live {
+        lines.push(("since", since(live)));
+    }
+    if let Some(PeekSparse { position, here, pages }) = sparse {
+        lines.push(("sparse", format!("{here} of {} are here, of {position}", words::some(pages.0, "page"))));
+    }
     let mut text: String = lines.iter().map(|(name, value)| format!("{name:<10}{value}\n")).collect();
     text.push_str(&format!("{:<10}{}\n", "cost", words::cost(&meter.all())));
     Ok(Told::done(json, text))
@@ -109,6 +127,29 @@ fn journal(mode: JournalMode) -> &'static str {
     match mode {
         JournalMode::Rollback => "rollback",
         JournalMode::Wal => "wal",
+    }
+}
+
+/// What whoever has the database open knows of it, and where it is not all here.
+fn live(place: &Place) -> anyhow::Result<(Option<Peek>, Option<PeekSparse>)> {
+    let Some((database, root)) = place.database.as_ref().zip(place.store_root.as_ref()) else { return Ok((None, None)) };
+    let failed = EngineError::from;
+    Ok((peek(root, database).map_err(failed)?, peek_sparse(root, database).map_err(failed)?))
+}
+
+/// What came since the last checkpoint, as far as the VFS has seen it.
+fn since(live: &Peek) -> String {
+    let Peek { commits_since, bytes_changed, fenced } = live;
+    let commits = words::some(*commits_since, "commit");
+    match (fenced, bytes_changed) {
+        (Some((epoch, owner)), _) => format!("{commits} kept here: {owner} took over (epoch {epoch})"),
+        (None, None) => "not known: the next checkpoint compares all pages".to_owned(),
+        (None, Some(0)) => "nothing: the object store has everything".to_owned(),
+        // A backfill writes pages that were published out of the WAL: they are looked at again, and found unchanged.
+        (None, Some(bytes)) if *commits_since == 0 => {
+            format!("no commit was counted; {} came out of the WAL and are looked at again", words::bytes(*bytes))
+        }
+        (None, Some(bytes)) => format!("{commits}, {} to look at", words::bytes(*bytes)),
     }
 }
 

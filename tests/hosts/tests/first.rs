@@ -8,12 +8,12 @@ use std::fs;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts a shell on `app.db` through the VFS.
+/// Starts a shell on `app.db` through the VFS. Each line is an argument of its own, so that some may be the shell's commands.
 fn shell(place: &Place, parameters: &str, sql: &str) -> Child {
     let open = format!("file:app.db?vfs=littoral&remote={}{parameters}", place.remote());
     let mut command: Command = place.host("sqlite3");
     command.args(["-batch", "-cmd"]).arg(format!(".load {}", built().extension.display()));
-    command.args(["-cmd", &format!(".open {open}"), ":memory:", sql]);
+    command.args(["-cmd", &format!(".open {open}"), ":memory:"]).args(sql.lines());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -86,7 +86,7 @@ fn a_connection_that_keeps_all_others_out_is_told_so_at_once() {
         assert!(why.contains("keeps every other one out") && why.contains("locking_mode=NORMAL"), "{mode}: {why}");
         assert!(since.elapsed() < Duration::from_secs(4), "{mode}: it waited for itself");
     }
-    let sql = "PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1); PRAGMA locking_mode = NORMAL; SELECT count(*) FROM t;
+    let sql = "PRAGMA locking_mode = EXCLUSIVE; INSERT INTO t VALUES (1); PRAGMA locking_mode = NORMAL; SELECT count(*) FROM t; \
                PRAGMA littoral_checkpoint;";
     assert!(good(&place, sql).contains("1."), "the way out that it names is one");
 }
@@ -107,4 +107,37 @@ fn checkpoints_that_are_asked_for_at_once_follow_one_another() {
     }
     place.lose_machine();
     assert_eq!(good(&place, "SELECT count(*) FROM t;").trim(), "6");
+}
+
+#[test]
+fn status_tells_of_a_database_that_somebody_writes_and_of_one_that_is_not_all_here() {
+    let place = Place::new();
+    good(
+        &place,
+        "PRAGMA journal_mode = WAL; CREATE TABLE t(a, b); WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+         INSERT INTO t SELECT i, randomblob(400) FROM n; PRAGMA littoral_checkpoint;",
+    );
+    let status = |more: &[&str]| {
+        let mut command = littoral_hosts::command(&built().littoral);
+        command.current_dir(place.machine()).args(["status", "app.db", "--remote", &place.remote()]).args(more);
+        littoral_hosts::said(&mut command)
+    };
+    assert!(status(&[]).contains("no commit was counted"), "{}", status(&[]));
+    let cli = format!("{} status app.db --remote {}", built().littoral.display(), place.remote());
+    // While the shell has it open, and its commits are in the WAL alone.
+    let told = good(
+        &place,
+        &format!(
+            "INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4);\n.system {cli}\nSELECT 'still here';"
+        ),
+    );
+    assert!(told.contains("since     2 commits, "), "{told}");
+    assert!(told.trim_end().ends_with("still here"), "{told}");
+    place.lose_machine();
+    good(&place, "SELECT b FROM t WHERE a = 17;");
+    let told = status(&["--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    let (here, pages) = (told["sparse"]["pages_here"].as_u64().unwrap(), told["sparse"]["pages"].as_u64().unwrap());
+    assert!(here > 0 && here <= pages && pages > 500, "{told}");
+    assert!(status(&[]).contains("are here, of 1."), "{}", status(&[]));
 }

@@ -16,6 +16,7 @@
 //! What may never enter: SQLite, what a page holds, when to make a checkpoint.
 
 mod map;
+pub mod peek;
 pub mod residency;
 
 use crate::durable::{create_dirs, parent};
@@ -585,12 +586,15 @@ impl Tracker {
         if epoch == 0 {
             return None;
         }
-        let len = usize::try_from(self.get(at::FENCE_LEN)).unwrap_or(0).min(FENCE_TEXT);
-        let bytes: Vec<u8> =
-            (0..len.div_ceil(WORD)).flat_map(|nth| self.get(at::FENCE_TEXT + nth).to_le_bytes()).collect();
-        let text = bytes.get(..len).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default();
-        Some((Epoch(epoch), text))
+        Some((Epoch(epoch), fence_text(|at| self.get(at))))
     }
+}
+
+/// Who fenced us, out of the header's words.
+fn fence_text(word: impl Fn(usize) -> u64) -> String {
+    let len = usize::try_from(word(at::FENCE_LEN)).unwrap_or(0).min(FENCE_TEXT);
+    let bytes: Vec<u8> = (0..len.div_ceil(WORD)).flat_map(|nth| word(at::FENCE_TEXT + nth).to_le_bytes()).collect();
+    bytes.get(..len).map(|text| String::from_utf8_lossy(text).into_owned()).unwrap_or_default()
 }
 
 fn bits(word: u64) -> impl Iterator<Item = u64> {

@@ -11,6 +11,7 @@
 //! The file begins with what the pages are fetched from: one state of one volume.
 
 use super::map::Map;
+use super::peek::PeekSparse;
 use super::{WORD, allocate, boot};
 use crate::durable::{create_dirs, parent, remove_if_there, suffixed, sync_dir};
 use crate::error::{LocalError, on};
@@ -349,6 +350,18 @@ pub fn materialise(database: &Path, magic: &[u8; 16], bytes: u64) -> Result<(), 
         return Err(LocalError::WouldOverwrite { path: database.into(), what: "a file that came to be meanwhile" });
     }
     sync_dir(parent(database))
+}
+
+/// What a bitmap says, as the words of its file.
+pub(super) fn peek(words: &[u64]) -> Option<PeekSparse> {
+    let word = |at: usize| words.get(at).copied().unwrap_or(0);
+    if word(at::MAGIC) != MAGIC {
+        return None;
+    }
+    let pages = PageCount(word(at::PAGES));
+    let bits = words.get(here(0)..here(words_of(pages))).unwrap_or_default();
+    let position = Position { epoch: Epoch(word(at::EPOCH)), lsn: Lsn(word(at::LSN)) };
+    Some(PeekSparse { position, here: bits.iter().map(|word| u64::from(word.count_ones())).sum(), pages })
 }
 
 const fn here(word: usize) -> usize {
