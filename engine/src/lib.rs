@@ -24,6 +24,6 @@ pub use components::Components;
 pub use error::EngineError;
 pub use lazy::Lazy;
 pub use littoral_local::{LocalError, tracker};
-pub use littoral_plan::{ChunkPlan, KeepPolicy, readahead};
+pub use littoral_plan::{ChunkPlan, KeepPolicy, foresee, program, readahead};
 pub use log::Log;
 pub use volume::{Session, Stores, Target, open_for_writing};

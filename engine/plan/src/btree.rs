@@ -124,7 +124,7 @@ fn last_integer(image: &[u8], cell: usize, usable: usize) -> Option<i64> {
 }
 
 /// An integer of this serial type.
-fn integer(image: &[u8], at: usize, kind: u64) -> Option<i64> {
+pub(crate) fn integer(image: &[u8], at: usize, kind: u64) -> Option<i64> {
     match kind {
         8 => return Some(0),
         9 => return Some(1),
@@ -186,7 +186,7 @@ fn schema_row(image: &[u8], cell: usize) -> Option<SchemaRow> {
 }
 
 /// Bytes of a value of this serial type.
-fn width(kind: u64) -> Option<usize> {
+pub(crate) fn width(kind: u64) -> Option<usize> {
     Some(match kind {
         0 | 8 | 9 => 0,
         1..=4 => usize::try_from(kind).ok()?,
@@ -197,7 +197,7 @@ fn width(kind: u64) -> Option<usize> {
     })
 }
 
-fn varint(image: &[u8], at: &mut usize) -> Option<u64> {
+pub(crate) fn varint(image: &[u8], at: &mut usize) -> Option<u64> {
     let mut value = 0u64;
     for step in 0..9 {
         let byte = *image.get(*at)?;

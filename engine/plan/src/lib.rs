@@ -13,11 +13,15 @@ pub mod chain;
 pub mod checkpoint;
 pub mod coalesce;
 pub mod compose;
+pub mod foresee;
 pub mod index;
+pub mod program;
 pub mod prune;
 pub mod readahead;
+mod record;
 pub mod settle;
 pub mod snapshot;
+mod tree;
 
 pub use chain::{ChainBreak, Link, follows};
 pub use checkpoint::{
@@ -25,7 +29,9 @@ pub use checkpoint::{
 };
 pub use coalesce::{Into as CoalesceInto, Merge, coalesce};
 pub use compose::compose;
+pub use foresee::{Foresight, Walk};
 pub use index::{IndexWalk, index_span, index_walk};
+pub use program::{Instruction, Nest};
 pub use prune::{KeepPolicy, RestorePoint, prune_floor};
 pub use readahead::{Readahead, Room};
 pub use settle::{Found, Settled, settle};

@@ -32,6 +32,9 @@ const STREAMS_MAX: usize = 48;
 /// How far a walk over what is here goes before it gives up.
 const WALK_MAX: usize = 1 << 12;
 
+/// Levels of a tree: what is deeper is none.
+const LEVELS_MAX: usize = 32;
+
 /// How much may be fetched ahead now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
@@ -128,6 +131,31 @@ impl Readahead {
             Some(NodeKind::IndexLeaf) => self.learn_index(page, image),
             Some(NodeKind::TableLeaf) if self.schema.contains(&page) => self.learn_schema(page, image),
             Some(NodeKind::TableLeaf) | None => {}
+        }
+    }
+
+    /// Looks at the interior pages of a tree that were here before anybody looked.
+    pub fn learn_tree(&mut self, root: PageNo, here: &dyn Fn(PageNo) -> Option<Vec<u8>>) {
+        let mut level = vec![root];
+        for _ in 0..LEVELS_MAX {
+            let mut below = Vec::new();
+            for page in level.iter().take(WALK_MAX) {
+                if !self.interior.contains_key(page)
+                    && let Some(image) = here(*page)
+                {
+                    self.learn_interior(*page, &image);
+                }
+                below.extend(self.interior.get(page).iter().flat_map(|known| known.children.iter().copied()));
+            }
+            // All leaves are equally deep: one child tells what all of them are.
+            let is_interior = |page: &PageNo| {
+                let known = self.interior.contains_key(page);
+                known || here(*page).is_some_and(|image| btree::kind(*page, &image).is_some_and(NodeKind::is_interior))
+            };
+            if !below.iter().take(LEVELS_MAX).any(is_interior) {
+                return;
+            }
+            level = below;
         }
     }
 
@@ -253,11 +281,21 @@ impl Readahead {
         found
     }
 
+    /// Bytes of a page that SQLite uses.
+    pub(crate) fn usable(&self) -> usize {
+        self.usable
+    }
+
+    /// Whether a page can be one of this database.
+    pub(crate) fn holds(&self, page: PageNo) -> bool {
+        self.page_count.holds(page)
+    }
+
     /// The topmost known page above a page.
-    fn root(&self, page: PageNo) -> PageNo {
+    pub(crate) fn root(&self, page: PageNo) -> PageNo {
         let mut root = page;
         // Trees are not deep: what goes round in circles is no tree.
-        for _ in 0..32 {
+        for _ in 0..LEVELS_MAX {
             match self.above.get(&root) {
                 Some((above, _)) => root = *above,
                 None => break,
@@ -267,7 +305,7 @@ impl Readahead {
     }
 
     /// The page after this one on its level, if the pages above are known; where one of them is not, that one.
-    fn successor(&self, page: PageNo) -> Option<PageNo> {
+    pub(crate) fn successor(&self, page: PageNo) -> Option<PageNo> {
         let mut at = page;
         for up in 0..32 {
             let (above, place) = self.above.get(&at)?;

@@ -16,6 +16,8 @@ pub const TIER_RATIO: u64 = 4;
 pub const DELTAS_PER_CHUNK_MAX: usize = 4096;
 /// A record's body travels in the record up to here, as a blob above.
 pub const RECORD_INLINE_MAX: usize = 1 << 20;
+/// A segment's frames travel in its record up to here, as a blob above.
+pub const SEGMENT_INLINE_MAX: usize = 1 << 20;
 /// A record's body, decoded. A first checkpoint of 16 TB stays below.
 pub const RECORD_BODY_MAX: usize = 1 << 30;
 /// One record in so many is an index (rule P8).
@@ -34,6 +36,16 @@ pub const SNAPSHOT_ROWS_MAX: u64 = 96 << 10;
 pub const SKELETON_BYTES_MAX: usize = 4 << 20;
 /// Rows that a lazy reader keeps, in memory: those of some 16 GB of 4 KiB pages.
 pub const LAZY_ROWS_BYTES_MAX: usize = 48 << 20;
+/// Statements whose programs a reader of a database that is not all here remembers.
+pub const PROGRAMS_KNOWN_MAX: usize = 64;
+/// How often a statement's program is asked for before it is given up.
+pub const PROGRAM_TRIES_MAX: u32 = 3;
+/// Levels of the trees below a row that are fetched before the row is wanted.
+pub const FORESEEN_LEVELS_MAX: usize = 12;
+/// Bytes of frames, before compression, that one such level brings.
+pub const FORESEEN_BYTES_MAX: u64 = 32 << 20;
+/// How long a read may go on fetching what is foreseen, after its own page is here.
+pub const FORESEEN_MS_MAX: u64 = 2_000;
 /// Length of a volume's or a snapshot's name.
 pub const NAME_LEN_MAX: usize = 128;
 /// Text for people inside a record: labels, session names.
