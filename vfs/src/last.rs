@@ -22,6 +22,17 @@ pub(crate) fn in_sql(why: &str) -> String {
 pub(crate) fn error(why: &str) {
     let why = &in_sql(why);
     tracing::error!("{why}");
+    keep(why);
+}
+
+/// The same for a question that makes no sense: nobody has to be woken for it.
+pub(crate) fn refused(why: &str) {
+    let why = &in_sql(why);
+    tracing::warn!("{why}");
+    keep(why);
+}
+
+fn keep(why: &str) {
     *LAST.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
     // A thread that is ending has nobody left to ask.
     let _ = HERE.try_with(|here| *here.borrow_mut() = Some(why.to_owned()));

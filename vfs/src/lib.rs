@@ -18,6 +18,7 @@ mod first;
 mod last;
 mod pragma;
 mod raw;
+mod remedy;
 mod said;
 mod source;
 mod sparse;

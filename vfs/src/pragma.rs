@@ -17,8 +17,7 @@ pub(crate) fn run(target: &Target, name: &str, argument: Option<&str>) -> Option
     };
     let arguments: Vec<Option<String>> = argument.map(|argument| Some(argument.to_owned())).into_iter().collect();
     if arguments.len() > usize::try_from(function.arguments_max).unwrap_or(0) {
-        let message = format!("PRAGMA {name} takes no value");
-        return Some(Err(Refusal { code: crate::raw::abi::code::ERROR, message }));
+        return Some(Err(Refusal::usage(format!("PRAGMA {name} takes no value: leave it out"))));
     }
     Some((function.run)(Some(target), &arguments).map(|cell| cell.shown()))
 }
@@ -31,5 +30,5 @@ fn unknown(name: &str) -> Refusal {
         Some(near) => format!("there is no PRAGMA {name}; did you mean {PREFIX}{near}?"),
         None => format!("there is no PRAGMA {name}; there are {PREFIX}{}", known.join(&format!(", {PREFIX}"))),
     };
-    Refusal { code: crate::raw::abi::code::ERROR, message }
+    Refusal::usage(message)
 }

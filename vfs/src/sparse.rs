@@ -44,10 +44,10 @@ pub(crate) enum SparseError {
     #[error("a page is not here and cannot be fetched: {0}")]
     Fetch(#[from] WorkError),
     /// Several readers met it together.
-    #[error("a page is not here and cannot be fetched: {0}")]
+    #[error("a page is not here and cannot be fetched: {}", crate::remedy::told(.0))]
     Shared(#[from] littoral_engine::lazy::Failure),
     /// From the local disk.
-    #[error(transparent)]
+    #[error("{}", crate::remedy::told_of_local(.0))]
     Local(#[from] LocalError),
     /// SQLite's own code, of the inner file.
     #[error("the local file failed (code {0})")]
@@ -116,11 +116,11 @@ pub(crate) fn opening(database: &Path, store: &Path, said: &Said) -> Result<Opti
     if is_there && !sidecar.exists() {
         return Ok(None);
     }
-    let place = said.place(database).map_err(|error| error.to_string())?;
+    let place = said.place(database).map_err(|error| crate::remedy::told(&error))?;
     if !is_there && !sidecar.exists() && (place.is_unmade || !is_wanted(&place, said)) {
         return Ok(None);
     }
-    Opening::wait(&sidecar).map(Some).map_err(|error| error.to_string())
+    Opening::wait(&sidecar).map(Some).map_err(|error| crate::remedy::told_of_local(&error))
 }
 
 /// Whether a file that is about to be removed is one of ours, by its own first bytes.
@@ -137,10 +137,10 @@ fn is_disguised(database: &Path) -> bool {
 /// Where the object store cannot be asked, the older one stays.
 pub(crate) fn forget_stale(database: &Path, store: &Path, said: &Said) -> Result<(), String> {
     let sidecar = Residency::path_of(store, database);
-    let told = |error: LocalError| error.to_string();
+    let told = |error: LocalError| crate::remedy::told_of_local(&error);
     let Some(residency) = Residency::attach(&sidecar).map_err(told)? else { return Ok(()) };
     let origin = *residency.origin();
-    let place = said.place(database).map_err(|error| error.to_string())?;
+    let place = said.place(database).map_err(|error| crate::remedy::told(&error))?;
     let is_ours = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
     if !residency.was_alone() || is_ours || !residency.written_pages().is_empty() {
         return Ok(());
@@ -188,7 +188,7 @@ impl Sparse {
         lazy: Option<Reader>,
     ) -> Result<Option<Self>, String> {
         let sidecar = Residency::path_of(store, database);
-        let told = |error: LocalError| error.to_string();
+        let told = |error: LocalError| crate::remedy::told_of_local(&error);
         let residency = match (begins == Some(MAGIC), Residency::attach(&sidecar)) {
             (true, Ok(Some(residency))) => residency,
             (true, Ok(None)) => {
@@ -199,7 +199,7 @@ impl Sparse {
                     sidecar.display()
                 ));
             }
-            (true, Err(error)) => return Err(error.to_string()),
+            (true, Err(error)) => return Err(told(error)),
             (false, Ok(None)) => return Ok(None),
             (false, _) => {
                 // Somebody put a whole database in its place.

@@ -16,8 +16,8 @@ use std::time::Duration;
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WorkError {
-    /// The engine said no.
-    #[error(transparent)]
+    /// The engine said no; and what to do about it.
+    #[error("{}", crate::remedy::told(.0))]
     Engine(#[from] EngineError),
     /// There is no way to it, or it took too long.
     #[error(transparent)]

@@ -17,8 +17,8 @@ fn hydrate(target: Option<&Target>, _: &[Option<String>]) -> Result<Cell, Refusa
         crate::last::error(&message);
         Refusal { code, message }
     };
-    let live =
-        Live::open(library, database.clone()).map_err(|error| refused(error.to_string(), code::of_source(&error)))?;
+    let live = Live::open(library, database.clone())
+        .map_err(|error| refused(crate::remedy::told_of_source(&error), code::of_source(&error)))?;
     live.with_file(|file| sparse.hydrate(file, &mut |here, all| tracing::info!(here, all, "pages are here")))
         .map_err(|error| refused(error.to_string(), crate::raw::abi::code::IOERR))?;
     let (here, all) = sparse.progress();

@@ -69,8 +69,11 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn usage(message: impl Into<String>) -> Self {
-        Self { code: code::ERROR, message: message.into() }
+    /// What was asked makes no sense.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        let message = message.into();
+        crate::last::refused(&message);
+        Self { code: code::ERROR, message }
     }
 }
 
@@ -149,8 +152,8 @@ fn manifest_of(target: Option<&Target>) -> Result<Option<Known>, Refusal> {
 fn ours(target: Option<&Target>) -> Result<&Target, Refusal> {
     target.ok_or_else(|| {
         Refusal::usage(
-            "this database was not opened through littoral: open it as file:NAME?vfs=littoral, or name a remote for it \
-             (LITTORAL_REMOTE, littoral.toml)",
+            "there is no such database here, or it was not opened through littoral: open it as file:NAME?vfs=littoral, or name a \
+             remote for it (LITTORAL_REMOTE, littoral.toml)",
         )
     })
 }
