@@ -132,7 +132,7 @@ impl Database {
         };
         let mut begins = [0; 16];
         let begins = file.read(0, &mut begins).is_ok().then_some(begins);
-        let mut found = Sparse::find(&self.path, &self.store, said, begins, lazy)?;
+        let mut found = Sparse::find(self.library, &self.path, &self.store, said, begins, lazy)?;
         if let Some(ripe) = found.take_if(|found| found.is_ripe()) {
             ripe.ripen(file).map_err(|error| error.to_string())?;
         }

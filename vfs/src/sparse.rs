@@ -9,13 +9,18 @@
 //!
 //! Nothing is written by SQLite before the volume is ours: the first write claims it, or is refused (rule P4).
 
+mod ahead;
+mod bring;
+
 use crate::raw::file::Bytes;
+use crate::raw::library::Library;
 use crate::said::Said;
 use crate::work::{self, Ground, WorkError};
+use ahead::{Ahead, Recent};
 use littoral_engine::exec::restore::At;
-use littoral_engine::lazy::{Budget, Lazy};
+use littoral_engine::lazy::Lazy;
 use littoral_engine::open::{Counting, Place, Totals};
-use littoral_engine::readahead::{Readahead, Room};
+use littoral_engine::readahead::Readahead;
 use littoral_engine::tracker::residency::{Opening, Origin, Residency, materialise};
 use littoral_engine::{EngineError, LocalError, live};
 use littoral_types::{PageCount, PageNo, VolumeRow};
@@ -32,8 +37,6 @@ const SUFFIX: &str = ".littoral";
 
 /// How long a page is waited for, all tries included.
 const FETCH_DEADLINE: Duration = Duration::from_secs(120);
-/// Pages fetched ahead of one that was missed.
-const ROOM: Room = Room { bytes: 32 << 20, pages: 1 << 15 };
 /// Pages fetched at once when all are wanted.
 const HYDRATE_PAGES: usize = 4096;
 
@@ -64,13 +67,15 @@ pub(crate) struct Reader {
 /// A sparse database of this process.
 #[derive(Debug)]
 pub(crate) struct Sparse {
+    library: &'static Library,
     database: PathBuf,
     sidecar: PathBuf,
     residency: Residency,
     said: Said,
     /// Opened when the first page is missed.
     lazy: Mutex<Option<Reader>>,
-    ahead: Mutex<Readahead>,
+    ahead: Mutex<Ahead>,
+    recent: Recent,
     /// Whether the volume is ours to write, once that was asked.
     ours: Mutex<bool>,
 }
@@ -181,6 +186,7 @@ pub(crate) fn name_of(path: &Path) -> PathBuf {
 impl Sparse {
     /// Finds out whether a database file is sparse. `begins` are its first bytes, if it has so many.
     pub(crate) fn find(
+        library: &'static Library,
         database: &Path,
         store: &Path,
         said: &Said,
@@ -209,17 +215,19 @@ impl Sparse {
             }
         };
         let origin = *residency.origin();
-        let mut ahead = Readahead::new(origin.page_size, origin.page_count);
+        let mut trees = Readahead::new(origin.page_size, origin.page_count);
         for (page, image) in lazy.iter().flat_map(|reader| reader.lazy.skeleton()) {
-            ahead.learn(page, &image);
+            trees.learn(page, &image);
         }
         Ok(Some(Self {
+            library,
             database: database.to_owned(),
             sidecar,
             residency,
             said: said.clone(),
             lazy: Mutex::new(lazy),
-            ahead: Mutex::new(ahead),
+            ahead: Mutex::new(Ahead::new(trees)),
+            recent: Recent::new(),
             ours: Mutex::new(false),
         }))
     }
@@ -276,13 +284,20 @@ impl Sparse {
         offset / size..(offset + len).div_ceil(size)
     }
 
-    /// Reads, after fetching what is not here.
-    pub(crate) fn read(&self, file: &mut Bytes, offset: u64, into: &mut [u8]) -> Result<(), SparseError> {
+    /// Reads, after fetching what is not here. `running` tells what the connection runs that reads.
+    pub(crate) fn read(
+        &self,
+        file: &mut Bytes,
+        offset: u64,
+        into: &mut [u8],
+        running: &dyn Fn() -> Vec<String>,
+    ) -> Result<(), SparseError> {
         for index in self.units(offset, into.len() as u64) {
             let page = PageNo::from_index(index);
             if !self.residency.is_here(page) {
-                self.bring(file, page)?;
+                self.bring(file, page, running)?;
             }
+            self.recent.note(page);
         }
         file.read(offset, into).map_err(SparseError::Inner)?;
         overlay(offset, into);
@@ -298,7 +313,7 @@ impl Sparse {
         for index in units.clone().filter(|index| !is_whole(*index)) {
             let page = PageNo::from_index(index);
             if !self.residency.is_here(page) {
-                self.bring(file, page)?;
+                self.bring(file, page, &Vec::new)?;
             }
         }
         let all_here = units.clone().all(|index| self.residency.is_here(PageNo::from_index(index)));
@@ -314,7 +329,7 @@ impl Sparse {
         if !size.is_multiple_of(page) {
             let last = PageNo::from_index(size / page);
             if !self.residency.is_here(last) {
-                self.bring(file, last)?;
+                self.bring(file, last, &Vec::new)?;
             }
         }
         let right = self.residency.installing()?;
@@ -326,61 +341,6 @@ impl Sparse {
     /// What was written is about to be called durable.
     pub(crate) fn sync(&self) -> Result<(), SparseError> {
         Ok(self.residency.sync()?)
-    }
-
-    /// Fetches a page, and those that will be asked for next.
-    #[cold]
-    fn bring(&self, file: &mut Bytes, page: PageNo) -> Result<(), SparseError> {
-        let lazy = self.lazy()?;
-        // Came along when the volume was opened: this is no step of anybody's way through the database.
-        if let Some(image) = lazy.resident(page) {
-            return self.install(file, std::iter::once((page, &image[..])));
-        }
-        let mut wanted = {
-            let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-            ahead.missed(page, &|page| self.residency.is_here(page) || lazy.resident(page).is_some(), ROOM)
-        };
-        if wanted.is_empty() {
-            return self.fetch(file, lazy, vec![page]);
-        }
-        wanted.push(page);
-        // What was only foreseen keeps nobody from the page that was asked for.
-        self.fetch(file, lazy.clone(), wanted).or_else(|error| {
-            tracing::debug!(%error, %page, "reading ahead failed: fetching the page alone");
-            self.fetch(file, lazy, vec![page])
-        })
-    }
-
-    fn fetch(&self, file: &mut Bytes, lazy: Lazy, mut wanted: Vec<PageNo>) -> Result<(), SparseError> {
-        wanted.retain(|page| !self.residency.is_here(*page));
-        let fetched = work::run_shared(FETCH_DEADLINE, async move || {
-            // Few enough that the budget reaches the one that is waited for.
-            lazy.fetch_many(&wanted, Budget::default()).await
-        })??;
-        self.install(
-            file,
-            fetched.frames.iter().flat_map(|frame| &frame.pages).map(|(page, image)| (*page, &image[..])),
-        )
-    }
-
-    /// Writes pages where they belong, unless they are here by now (rule S3).
-    fn install<'a>(
-        &self,
-        file: &mut Bytes,
-        pages: impl Iterator<Item = (PageNo, &'a [u8])>,
-    ) -> Result<(), SparseError> {
-        let size = self.residency.origin().page_size.bytes();
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let right = self.residency.installing()?;
-        for (page, image) in pages {
-            ahead.learn(page, image);
-            if !self.residency.is_here(page) {
-                let offset = page.index() * size;
-                file.write(offset, &disguised(offset, image)).map_err(SparseError::Inner)?;
-                self.residency.set_here(&right, page);
-            }
-        }
-        Ok(())
     }
 
     /// Fetches everything that is not here, telling how far it has come.
@@ -413,7 +373,7 @@ impl Sparse {
             Err(EngineError::NotAVolume { volume: place.url(), detail })
         })?;
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.lazy.skeleton().for_each(|(page, image)| ahead.learn(page, &image));
+        opened.lazy.skeleton().for_each(|(page, image)| ahead.trees.learn(page, &image));
         Ok(lazy.insert(opened).lazy.clone())
     }
 
@@ -422,7 +382,10 @@ impl Sparse {
     pub(crate) fn vouch(&self, row: &VolumeRow) -> Result<(), String> {
         let tail = &row.tail;
         let is_ours = |(epoch, generation)| epoch == tail.epoch || generation == tail.figures.generation;
-        if row.meta.id == self.origin().volume && self.residency.owned().is_some_and(is_ours) {
+        let origin = self.origin();
+        // Where nobody has committed since, it matters little whether it was ever noted that the term is ours.
+        let is_still = origin.position.lsn == tail.lsn;
+        if row.meta.id == origin.volume && (is_still || self.residency.owned().is_some_and(is_ours)) {
             return Ok(());
         }
         Err(format!(
@@ -448,14 +411,21 @@ impl Sparse {
         if *ours {
             return Ok(());
         }
-        let Ground { place, said, components } = work::ground(&self.database, &self.said)?;
         let origin = *self.residency.origin();
-        let is_bound = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
-        if !is_bound || self.residency.owned().is_none() {
+        let is_claimed = |place: &Place| {
+            let is_bound = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
+            is_bound && self.residency.owned().is_some()
+        };
+        let Ground { place, said, components } = work::ground(&self.database, &self.said)?;
+        if !is_claimed(&place) {
             let claimed = async move || live::claim(&place, &said.settings, &components, origin.position).await;
-            let (epoch, generation) = work::run(FETCH_DEADLINE, claimed)?;
-            // Durably, before anything is written that could be published.
-            self.residency.own(epoch, generation).map_err(EngineError::from)?;
+            match work::run(FETCH_DEADLINE, claimed) {
+                // Durably, before anything is written that could be published.
+                Ok((epoch, generation)) => self.residency.own(epoch, generation).map_err(EngineError::from)?,
+                // Another process here claimed it meanwhile, and has perhaps published since.
+                Err(_) if is_claimed(&work::ground(&self.database, &self.said)?.place) => {}
+                Err(error) => return Err(error),
+            }
         }
         *ours = true;
         Ok(())

@@ -22,7 +22,7 @@ const WASTE_PART: u64 = 16;
 const WASTE_BYTES: u64 = 32 << 10;
 /// Small requests may be under way in greater number: as many as together bring this, but no more than the bound below.
 const IN_FLIGHT_BYTES: u64 = 32 << 20;
-const IN_FLIGHT_MAX: u64 = 64;
+const IN_FLIGHT_MAX: u64 = 128;
 /// Frames of one request beyond which they are unpacked on a thread of their own.
 const UNPACK_INLINE: usize = 4;
 

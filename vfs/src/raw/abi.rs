@@ -37,6 +37,7 @@ pub(crate) mod code {
     pub(crate) const OPEN_WAL: c_int = 0x80000;
     pub(crate) const SYNC_FULL: c_int = 3;
     pub(crate) const OPEN_FULLMUTEX: c_int = 0x10000;
+    pub(crate) const OPEN_PRIVATECACHE: c_int = 0x40000;
 
     pub(crate) const LOCK_NONE: c_int = 0;
     pub(crate) const LOCK_RESERVED: c_int = 2;
@@ -52,6 +53,7 @@ pub(crate) mod code {
     pub(crate) const FCNTL_PRAGMA: c_int = 14;
     pub(crate) const FCNTL_COMMIT_PHASETWO: c_int = 22;
     pub(crate) const FCNTL_JOURNAL_POINTER: c_int = 28;
+    pub(crate) const FCNTL_PDB: c_int = 30;
 
     pub(crate) const DBCONFIG_NO_CKPT_ON_CLOSE: c_int = 1006;
     pub(crate) const TESTCTRL_PENDING_BYTE: c_int = 11;

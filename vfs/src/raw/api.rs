@@ -63,7 +63,9 @@ macro_rules! api {
 
 api! {
     busy_timeout: 14 = unsafe extern "C" fn(*mut Connection, c_int) -> c_int;
+    column_bytes: 20 = unsafe extern "C" fn(*mut Statement, c_int) -> c_int;
     column_int64: 29 = unsafe extern "C" fn(*mut Statement, c_int) -> Int64;
+    column_text: 36 = unsafe extern "C" fn(*mut Statement, c_int) -> *const c_uchar;
     declare_vtab: 50 = unsafe extern "C" fn(*mut Connection, *const c_char) -> c_int;
     errmsg: 53 = unsafe extern "C" fn(*mut Connection) -> *const c_char;
     finalize: 57 = unsafe extern "C" fn(*mut Statement) -> c_int;
@@ -83,9 +85,12 @@ api! {
     open_v2: 135 = unsafe extern "C" fn(*const c_char, *mut *mut Connection, c_int, *const c_char) -> c_int;
     vfs_find: 141 = unsafe extern "C" fn(*const c_char) -> *mut Vfs;
     vfs_register: 142 = unsafe extern "C" fn(*mut Vfs, c_int) -> c_int;
+    threadsafe: 144 = unsafe extern "C" fn() -> c_int;
     result_error_code: 146 = unsafe extern "C" fn(*mut Context, c_int);
     test_control: 147 = unsafe extern "C" fn(c_int, ...) -> c_int;
     context_db_handle: 149 = unsafe extern "C" fn(*mut Context) -> *mut Connection;
+    next_stmt: 152 = unsafe extern "C" fn(*mut Connection, *mut Statement) -> *mut Statement;
+    sql: 153 = unsafe extern "C" fn(*mut Statement) -> *const c_char;
     create_function_v2: 162 = unsafe extern "C" fn(
         *mut Connection, *const c_char, c_int, c_int, *mut c_void, Option<ScalarFunction>,
         Option<ScalarFunction>, Option<unsafe extern "C" fn(*mut Context)>, Destroy) -> c_int;
@@ -93,6 +98,7 @@ api! {
     extended_errcode: 166 = unsafe extern "C" fn(*mut Connection) -> c_int;
     log: 167 = unsafe extern "C" fn(c_int, *const c_char, ...);
     close_v2: 179 = unsafe extern "C" fn(*mut Connection) -> c_int;
+    stmt_busy: 184 = unsafe extern "C" fn(*mut Statement) -> c_int;
     uri_parameter: 189 = unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char;
     auto_extension: 192 = unsafe extern "C" fn(Option<EntryPoint>) -> c_int;
     uri_key: 245 = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;

@@ -6,10 +6,13 @@ use super::library::Library;
 use super::walindex::{self, Header};
 use crate::said;
 use crate::uri;
+use littoral_engine::program::Instruction;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::ptr;
 
+/// Steps of a program that are read.
+const PROGRAM_MAX: usize = 1 << 14;
 /// Reading beyond the file's end: the rest is zeros.
 const SHORT_READ: c_int = code::IOERR_SHORT_READ;
 
@@ -53,7 +56,8 @@ impl Connection {
         let name = name
             .and_then(|name| CString::new(name).ok())
             .ok_or_else(|| Failure::new(code::CANTOPEN, "a name with a zero in it"))?;
-        let flags = code::OPEN_READWRITE | code::OPEN_URI | code::OPEN_FULLMUTEX;
+        // Never together with the application's connections, whatever it has switched on for all of them.
+        let flags = code::OPEN_READWRITE | code::OPEN_URI | code::OPEN_FULLMUTEX | code::OPEN_PRIVATECACHE;
         let mut db = ptr::null_mut();
         // SAFETY: R3, R8; the name outlives the call.
         let answer = unsafe { (api.open_v2)(name.as_ptr(), &mut db, flags, ptr::null()) };
@@ -125,6 +129,40 @@ impl Connection {
     /// Runs one statement.
     pub(crate) fn run(&self, sql: &CStr) -> Result<(), Failure> {
         self.number(sql).map(drop)
+    }
+
+    /// The program of a statement, which is not run.
+    pub(crate) fn explain(&self, sql: &str) -> Result<Vec<Instruction>, Failure> {
+        let api = &self.library.api;
+        let sql = CString::new(format!("EXPLAIN {sql}")).map_err(|_| Failure::new(code::MISUSE, "a zero in it"))?;
+        let mut statement = ptr::null_mut();
+        let mut program = Vec::new();
+        // SAFETY: R3, R8: the statement is finalised before this returns, and what it lends is copied before the next call on it.
+        unsafe {
+            self.ok((api.prepare_v2)(self.db, sql.as_ptr(), -1, &mut statement, ptr::null_mut()))?;
+            let text = |column| {
+                let text = (api.column_text)(statement, column);
+                let len = usize::try_from((api.column_bytes)(statement, column)).unwrap_or(0);
+                if text.is_null() {
+                    return String::new();
+                }
+                String::from_utf8_lossy(std::slice::from_raw_parts(text, len)).into_owned()
+            };
+            let number = |column| (api.column_int64)(statement, column);
+            while program.len() < PROGRAM_MAX && !statement.is_null() && (api.step)(statement) == code::ROW {
+                program.push(Instruction {
+                    address: number(0),
+                    opcode: text(1),
+                    p1: number(2),
+                    p2: number(3),
+                    p3: number(4),
+                    p4: text(5),
+                    p5: number(6),
+                });
+            }
+            (api.finalize)(statement);
+        }
+        Ok(program)
     }
 
     /// What this connection knows of the WAL's index; nothing in rollback mode.

@@ -3,6 +3,7 @@
 use super::abi::{File, Int64, IoMethods, code};
 use super::guard::guard;
 use super::library::Library;
+use super::running::Owner;
 use super::walindex::{self, Header};
 use crate::database::Database;
 use crate::pragma;
@@ -140,6 +141,8 @@ struct Main {
     drains: u64,
     /// What the file looked like when this connection gave up its WAL.
     trace: Option<Trace>,
+    /// Who reads.
+    owner: Owner,
 }
 
 /// Bytes that we need beside the inner file.
@@ -340,6 +343,7 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
         before: None,
         drains: 0,
         trace: None,
+        owner: Owner::unknown(library),
     })))
 }
 
@@ -457,18 +461,12 @@ impl Main {
         self.lock == code::LOCK_EXCLUSIVE
     }
 
-    /// Whether a writer may begin here.
-    fn may_write(&self) -> bool {
+    /// Whether a writer may begin here: SQLite's answer.
+    fn may_write(&self) -> c_int {
         if self.database.is_fenced(&self.said) {
-            return false;
+            return code::READONLY;
         }
-        match self.sparse.as_ref().map(|sparse| sparse.may_write()) {
-            None | Some(Ok(())) => true,
-            Some(Err(error)) => {
-                crate::last::error(&error.to_string());
-                false
-            }
-        }
+        self.sparse.as_ref().map_or(code::OK, |sparse| may_write(sparse))
     }
 
     /// The write lock of a WAL was taken: what others than ours wrote before is marked now.
@@ -559,16 +557,24 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
 unsafe extern "C" fn read(file: *mut File, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
     unsafe {
         match &state(file).role {
-            Role::Main(Main { sparse: Some(sparse), .. }) | Role::Reader(_, Some(sparse)) => {
-                read_sparse(file, sparse, into, len, offset)
+            Role::Main(Main { sparse: Some(sparse), owner, .. }) => {
+                read_sparse(file, sparse, Some(owner), into, len, offset)
             }
+            Role::Reader(_, Some(sparse)) => read_sparse(file, sparse, None, into, len, offset),
             _ => inner!(file, read, code::IOERR, into, len, offset),
         }
     }
 }
 
 #[cold]
-unsafe fn read_sparse(file: *mut File, sparse: &Sparse, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
+unsafe fn read_sparse(
+    file: *mut File,
+    sparse: &Sparse,
+    owner: Option<&Owner>,
+    into: *mut c_void,
+    len: c_int,
+    offset: Int64,
+) -> c_int {
     guard(code::IOERR_READ, || unsafe {
         let mut size = 0;
         let answer = inner!(file, file_size, code::IOERR, &mut size);
@@ -582,7 +588,9 @@ unsafe fn read_sparse(file: *mut File, sparse: &Sparse, into: *mut c_void, len: 
         let (here, behind) = buffer.split_at_mut(there);
         behind.fill(0);
         if !here.is_empty() {
-            let read = sparse.read(&mut Bytes { inner }, offset.cast_unsigned(), here);
+            // SAFETY: R9: in the call that SQLite makes on this file.
+            let running = || owner.map(|owner| owner.running()).unwrap_or_default();
+            let read = sparse.read(&mut Bytes { inner }, offset.cast_unsigned(), here, &running);
             let answer = answer_of(read, code::IOERR_READ);
             if answer != code::OK {
                 return answer;
@@ -611,11 +619,9 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
                 }
             }
             Role::Wal { database, page, sparse } => {
-                if let Some(hidden) = sparse
-                    && let Err(error) = hidden.sparse.may_write()
-                {
-                    crate::last::error(&error.to_string());
-                    return code::READONLY;
+                let answer = sparse.as_ref().map_or(code::OK, |hidden| may_write(&hidden.sparse));
+                if answer != code::OK {
+                    return answer;
                 }
                 frame(database, page, from, len, offset);
             }
@@ -623,6 +629,16 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
         }
         inner!(file, write, code::IOERR, from, len, offset)
     })
+}
+
+/// Whether a sparse database may be written. Where another process is just asking the same, or makes a checkpoint, it is to be tried again.
+fn may_write(sparse: &Sparse) -> c_int {
+    let Err(error) = sparse.may_write() else { return code::OK };
+    crate::last::error(&error.to_string());
+    match crate::code::of_work(&error) {
+        code::BUSY => code::BUSY,
+        _ => code::READONLY,
+    }
 }
 
 /// What is written to a WAL: a frame's header names a page, and what follows it is the page.
@@ -678,8 +694,9 @@ unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         if let Role::Main(main) = &mut state(file).role {
             // A writer begins; who rolls back or cleans up goes past this level.
-            if level == code::LOCK_RESERVED && !main.may_write() {
-                return code::READONLY;
+            let may = if level == code::LOCK_RESERVED { main.may_write() } else { code::OK };
+            if may != code::OK {
+                return may;
             }
             let answer = inner!(file, lock, code::OK, level);
             if answer == code::OK {
@@ -726,6 +743,7 @@ unsafe extern "C" fn file_control(file: *mut File, operation: c_int, argument: *
                     }
                     main.wrote = false;
                 }
+                code::FCNTL_PDB => main.owner.told(argument.cast()),
                 _ => {}
             }
         }
@@ -809,8 +827,9 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                     return inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 }
                 // Who makes an index anew takes this lock too, and only reads: a fence must not keep readers away.
-                if main.shm.header().is_some() && !main.may_write() {
-                    return code::READONLY;
+                let may = if main.shm.header().is_some() { main.may_write() } else { code::OK };
+                if may != code::OK {
+                    return may;
                 }
                 let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 if answer == code::OK {

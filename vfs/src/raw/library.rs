@@ -31,6 +31,12 @@ impl Library {
         std::ptr::from_ref(self).addr()
     }
 
+    /// Whether it can be used by several threads at all.
+    pub(crate) fn has_threads(&self) -> bool {
+        // SAFETY: R3.
+        unsafe { (self.api.threadsafe)() != 0 }
+    }
+
     /// Whether databases are opened with ours where nobody names a VFS.
     pub(crate) fn is_default(&self) -> bool {
         // SAFETY: R3: null asks for the default.

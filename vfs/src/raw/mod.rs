@@ -14,6 +14,10 @@
 //! - R6 Every callback passes [`guard`]: no panic crosses the border, and none is swallowed silently.
 //! - R7 The WAL's index is memory that other processes write: read as volatile words, believed only when both of its copies agree.
 //! - R8 A connection of our own is opened, used and closed by one value, and never handed to anybody else.
+//! - R9 `FCNTL_PDB` tells where the B-tree above a file keeps the connection that uses it. The B-tree closes the file before it goes
+//!   itself, so that the place is valid as long as the file is open. While SQLite calls the file's methods it holds the connection
+//!   whose thread calls, and that thread holds its mutex, which is recursive. That connection is asked what it runs, and nothing else: never
+//!   for anything that could run, prepare or change something.
 
 #![allow(unsafe_code)]
 
@@ -24,6 +28,7 @@ pub(crate) mod entry;
 pub(crate) mod file;
 pub(crate) mod guard;
 pub(crate) mod library;
+pub(crate) mod running;
 pub(crate) mod sql;
 pub(crate) mod vfs;
 pub(crate) mod walindex;
