@@ -157,9 +157,12 @@ pub async fn claim(
         let tail = &session.writer.row().tail;
         return Ok((tail.epoch, tail.figures.generation));
     }
-    // It came in between: nothing is to be published on top of it from here.
-    release(&mut session.writer).await?;
-    stores.store.unbind(id)?;
+    // It came in between: nothing is to be published on top of it from here. A term that another process of this store had begun by
+    // then is not ours to end.
+    if session.writer.wrote_last() {
+        release(&mut session.writer).await?;
+        stores.store.unbind(id)?;
+    }
     Err(moved_on(lsn))
 }
 

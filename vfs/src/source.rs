@@ -7,6 +7,8 @@
 //!    many in slices; what changed meanwhile is named by [`PageSource::catch_up`].
 //! 3. After [`ROUNDS_MAX`] rounds it stands still for as long as the rest takes: a checkpoint ends however much is written.
 //!
+//! 4. What was read is durable here before anybody else can have it (rule S2).
+//!
 //! What may never enter: the network. A transaction that waits for a request would keep the WAL from starting over.
 
 use crate::database::Database;
@@ -18,6 +20,9 @@ use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
 use littoral_ports::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
 use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow};
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -217,6 +222,32 @@ impl Live {
         Ok(())
     }
 
+    /// All of it was read, and is of one commit: the object store is about to have it, and must not be ahead of this disk when the power
+    /// fails (rule S2). Its writers may not have synced it, or not what ends a commit: that is nothing that they wait for.
+    fn settle(&self) -> Result<CaughtUp, SourceError> {
+        if self.connection.sync_wal().map_err(|failure| self.told(&failure))? {
+            return Ok(CaughtUp::Still);
+        }
+        // A journal's commit is that it was cut or lost its name. Nobody has locks on a journal that a descriptor of ours could drop.
+        let path = self.database.path();
+        let mut journal = path.as_os_str().to_owned();
+        journal.push("-journal");
+        let journal = PathBuf::from(journal);
+        let hidden = crate::sparse::name_of(&journal);
+        let failed = |error: std::io::Error| {
+            SourceError::Failed(format!("{}: a commit cannot be synced: {error}", path.display()))
+        };
+        for journal in [journal, hidden] {
+            match File::open(&journal).and_then(|journal| journal.sync_all()) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(CaughtUp::Still)
+    }
+
     fn leave(&mut self) -> Result<(), SourceError> {
         if self.since.take().is_some() {
             self.connection.run(c"ROLLBACK").map_err(|failure| self.told(&failure))?;
@@ -317,6 +348,9 @@ impl LiveSource for Live {
                     let unknown = Marks { basis: None, cut: None, units: Vec::new(), commits: 0, commits_before: 0 };
                     let mut pages = self.named(marks.as_ref().unwrap_or(&unknown), WalPlace::default(), u64::MAX)?;
                     pages.extend(sparse.written());
+                    // What it grew by since it was made came from nowhere but here.
+                    let made_with = sparse.origin().page_count.0;
+                    pages.extend((made_with..self.view.page_count).map(PageNo::from_index));
                     Changed::Pages(pages.into_iter().collect())
                 }
             },
@@ -393,11 +427,12 @@ impl PageSource for Live {
 
     fn catch_up(&mut self) -> Result<CaughtUp, SourceError> {
         if self.holds {
-            return self.leave().map(|()| CaughtUp::Still);
+            self.leave()?;
+            return self.settle();
         }
         self.leave()?;
         if !self.moved {
-            return Ok(CaughtUp::Still);
+            return self.settle();
         }
         if self.enter()? != self.page_size {
             return Err(self.busy("its page size changed while it was read: try again"));
@@ -428,7 +463,7 @@ impl PageSource for Live {
             self.leave()?;
         }
         match pages.is_empty() && before == self.page_count {
-            true => Ok(CaughtUp::Still),
+            true => self.settle(),
             false => Ok(CaughtUp::Moved(pages.into_iter().collect())),
         }
     }

@@ -67,6 +67,11 @@ impl Writer {
         Self { log, manifest, components, store, incarnation, row, seen_boot_ms, shards: None }
     }
 
+    /// Whether the log's last record is this writer's own.
+    pub fn wrote_last(&self) -> bool {
+        self.row.tail.incarnation == self.incarnation
+    }
+
     /// The log it extends.
     pub const fn log(&self) -> &Log {
         &self.log

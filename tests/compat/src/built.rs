@@ -77,3 +77,23 @@ fn build(shape: &str, packages: &[&str], config: &[String]) -> Built {
 fn same(one: &Path, two: &Path) -> bool {
     fs::read(two).is_ok_and(|two| fs::read(one).unwrap() == two)
 }
+
+/// What is preloaded into the processes of a machine whose power can fail.
+pub fn preload() -> &'static Path {
+    static PRELOAD: OnceLock<PathBuf> = OnceLock::new();
+    PRELOAD.get_or_init(|| {
+        let program = std::env::current_exe().unwrap();
+        let debug = program.ancestors().find(|folder| folder.ends_with("debug")).expect("a test lies in target/debug");
+        let into = debug.parent().unwrap().join("compat");
+        fs::create_dir_all(&into).unwrap();
+        let (fresh, done) = (into.join(format!("preload-{}.so", std::process::id())), into.join("preload.so"));
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/power/preload.c");
+        let mut compiler = Command::new("gcc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&fresh).arg(source).arg("-ldl");
+        let output = compiler.output().expect("gcc");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        // A new file each time: the old one may be mapped by a process that runs.
+        fs::rename(&fresh, &done).unwrap();
+        done
+    })
+}

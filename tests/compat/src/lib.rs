@@ -7,13 +7,15 @@
 //!    afterwards holds for every order.
 //!
 //! What may never enter: anything that other than tests depend on.
-//! Read next: [`shell`], then [`model`], then `tests/same.rs` and `tests/rules.rs`.
+//! Read next: [`shell`], then [`model`] and [`power`], then `tests/same.rs` and `tests/rules.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
 
 pub mod built;
 pub mod chance;
+pub mod ledger;
 pub mod model;
 pub mod place;
+pub mod power;
 pub mod script;
 pub mod shell;

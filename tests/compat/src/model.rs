@@ -1,23 +1,16 @@
 //! A world of processes on one database: some with the extension, some without, killed at any moment, with a checkpoint now and
 //! then, and what every checkpoint says it published compared with what was committed.
 //!
-//! Every transaction takes the next number of one clock, notes it in a ledger, and writes it into some cells. So a state of the
-//! database is a committed prefix exactly when its ledger holds all numbers up to its clock, and each cell the last one that was
-//! its turn; a mixture of two states is neither. What else happens (tables that come and go, vacuums, rollbacks) changes pages only.
+//! What a state of the database must be is said in [`ledger`].
 
 use crate::chance::Chance;
+use crate::ledger;
 use crate::place::{NAME, Place, position};
 use crate::shell::{How, Said, Shell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
-/// Cells of the table.
-const CELLS: u64 = 240;
-/// Every so many transactions, one writes all of them.
-const ALL_AT: u64 = 17;
-/// Cells of any other.
-const SOME: u64 = 6;
 const WORKERS: usize = 4;
 
 /// What came to pass, by name.
@@ -25,7 +18,8 @@ const WORKERS: usize = 4;
 pub struct Tally(BTreeMap<String, u64>);
 
 impl Tally {
-    fn add(&mut self, what: &str, count: u64) {
+    /// Once more, or so many times.
+    pub(crate) fn add(&mut self, what: &str, count: u64) {
         *self.0.entry(what.to_owned()).or_default() += count;
     }
 
@@ -79,14 +73,7 @@ impl World {
         };
         let mut first = arrived(&world.place, How::Littoral);
         first.run(&format!("PRAGMA page_size={page}; PRAGMA auto_vacuum={vacuum}; PRAGMA journal_mode={journal};"));
-        first.quietly(&format!(
-            "CREATE TABLE clock(id INTEGER PRIMARY KEY, c INTEGER);
-             CREATE TABLE ledger(c INTEGER PRIMARY KEY, pad TEXT);
-             CREATE TABLE cells(id INTEGER PRIMARY KEY, c INTEGER, v TEXT);
-             INSERT INTO clock VALUES (1, 0);
-             WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {CELLS} - 1)
-             INSERT INTO cells SELECT i, 0, printf('%.*c', 900, 'z') FROM n;"
-        ));
+        first.quietly(&ledger::begin());
         world.shells[0] = Some(first);
         world
     }
@@ -131,16 +118,7 @@ impl World {
     fn transaction(&mut self) -> String {
         let pad = self.chance.under(1200);
         self.transactions += 1;
-        format!(
-            "BEGIN IMMEDIATE;
-             UPDATE clock SET c = c + 1;
-             INSERT INTO ledger SELECT c, printf('%.*c', {pad}, 'p') FROM clock;
-             UPDATE cells SET (c, v) = (SELECT clock.c, printf('%.*c', 1 + (clock.c * 37 + cells.id) % 1900, char(65 + clock.c % 26))
-                 FROM clock WHERE clock.id = 1)
-               WHERE (SELECT c FROM clock) % {ALL_AT} = 0
-                  OR (id - (SELECT c FROM clock) * 79 + {CELLS} * 100000) % {CELLS} < {SOME};
-             COMMIT;"
-        )
+        ledger::transaction(pad, "")
     }
 
     fn index_of(&mut self, how: Option<How>) -> usize {
@@ -293,26 +271,7 @@ impl World {
         let restored = self.place.restore(position, "prefix.db").unwrap_or_else(|why| self.fail(&why));
         let mut shell = Shell::start(self.place.path(), How::Stock);
         shell.open("prefix.db", "");
-        let check = shell.run("PRAGMA integrity_check;");
-        if check != ["ok"] {
-            self.fail(&format!("{position} restored: {check:?}"));
-        }
-        let said = shell.run(
-            "SELECT (SELECT c FROM clock), count(*), coalesce(max(c), 0), coalesce(sum(length(pad) < 0), 0) FROM ledger;
-             SELECT count(*) FROM cells WHERE c > 0
-                AND v IS NOT printf('%.*c', 1 + (c * 37 + id) % 1900, char(65 + c % 26));
-             SELECT id || '|' || c FROM cells ORDER BY id;",
-        );
-        let clock: u64 = said[0].split('|').next().unwrap().parse().unwrap_or(0);
-        if said[0] != format!("{clock}|{clock}|{clock}|0") || said[1] != "0" {
-            self.fail(&format!("{position} restored is no prefix: {:?}", &said[..2]));
-        }
-        let wanted: Vec<String> = (0..CELLS).map(|id| format!("{id}|{}", last_turn(id, clock))).collect();
-        if said[2..] != wanted {
-            let wrong: Vec<_> =
-                said[2..].iter().zip(&wanted).filter(|(found, wanted)| found != wanted).take(5).collect();
-            self.fail(&format!("{position} restored, as of {clock}, is a mixture: {wrong:?}"));
-        }
+        let clock = ledger::read(&mut shell).unwrap_or_else(|why| self.fail(&format!("{position} restored: {why}")));
         shell.quit();
         fs::remove_file(restored).unwrap();
         clock
@@ -458,12 +417,6 @@ fn arrived(place: &Place, how: How) -> Shell {
     let mut shell = place.shell(how);
     shell.quietly("PRAGMA synchronous = OFF;");
     shell
-}
-
-/// The last transaction up to `clock` whose turn it was to write a cell.
-fn last_turn(id: u64, clock: u64) -> u64 {
-    let turn = |c: u64| c.is_multiple_of(ALL_AT) || (id + CELLS * 100_000 - c * 79) % CELLS < SOME;
-    (1..=clock).rev().find(|c| turn(*c)).unwrap_or(0)
 }
 
 /// Lives through worlds until time is up or there are enough of them.

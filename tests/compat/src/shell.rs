@@ -1,10 +1,11 @@
 //! The stock `sqlite3` shell as a process of its own, driven by pipes: with the extension or without it.
 
 use crate::built::built;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 /// Nothing that a test asks takes longer.
@@ -73,6 +74,13 @@ impl Shell {
         Some(shell)
     }
 
+    /// Starts one in a folder, with variables.
+    pub fn with(folder: &Path, how: How, variables: &[(&str, &OsStr)]) -> Self {
+        let mut command = Command::new("sqlite3");
+        command.envs(variables.iter().copied());
+        Self::of(command, folder, how).expect("a shell that lives")
+    }
+
     /// Starts one whose system calls are met by something, in strace's words: `fdatasync:signal=KILL:when=3`.
     /// `None` when it died before it could be asked anything.
     pub fn injected(folder: &Path, how: How, inject: &str) -> Option<Self> {
@@ -133,6 +141,18 @@ impl Shell {
         Said::Lines(said)
     }
 
+    /// Whether everything that was asked is answered, or nothing will be any more.
+    pub fn has_answered_all(&mut self) -> bool {
+        loop {
+            match self.lines.try_recv() {
+                Ok(line) if line.ends_with(MARK) => self.asked -= 1,
+                Ok(line) => self.said.push(line),
+                Err(TryRecvError::Empty) => return self.asked == 0,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
     /// The answer to the one thing that was asked, if it is there.
     pub fn answered(&mut self) -> Option<Vec<String>> {
         while let Ok(line) = self.lines.try_recv() {
@@ -186,6 +206,19 @@ impl Shell {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGKILL, and what it had said by then of everything that it was not waited for.
+    pub fn killed(mut self) -> Vec<String> {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let mut said = std::mem::take(&mut self.said);
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            if !line.ends_with(MARK) {
+                said.push(line);
+            }
+        }
+        said
     }
 
     /// The end in order.

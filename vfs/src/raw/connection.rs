@@ -208,6 +208,22 @@ impl Connection {
         read(unsafe { file::inner_of(wal) }, offset, into)
     }
 
+    /// Makes the WAL durable. False where there is none.
+    pub(crate) fn sync_wal(&self) -> Result<bool, Failure> {
+        let wal = self.pointer(code::FCNTL_JOURNAL_POINTER)?;
+        // SAFETY: R1, R2: a file of this connection's, perhaps not open; then it has no methods.
+        let synced = unsafe {
+            let inner = if wal.is_null() { wal } else { file::inner_of(wal) };
+            if inner.is_null() || (*inner).methods.is_null() {
+                return Ok(false);
+            }
+            file::Bytes::of(inner).sync()
+        };
+        synced
+            .map(|()| true)
+            .map_err(|failed| Failure::new(failed, &format!("the WAL cannot be synced (code {failed})")))
+    }
+
     /// The byte whose page SQLite locks and never writes.
     pub(crate) fn pending_byte(&self) -> u64 {
         // SAFETY: R3: this operation takes one unsigned integer, and zero asks without changing.
