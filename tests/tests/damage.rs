@@ -24,8 +24,7 @@ use littoral_tests::database::{Bounds, Stock, source, stock};
 use littoral_tests::machine::Machine;
 use littoral_tests::world::folder;
 use littoral_types::{
-    Commit, Compression, FooterFigures, Lsn, ObjectPath, PageImage, PageNo, PinPurpose, RecordBody, RecordKind,
-    Segment, SegmentPage, Seq,
+    Checkpoint, Commit, Compression, FooterFigures, Lsn, ObjectPath, PinPurpose, RecordBody, RecordKind, Segment, Seq,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +85,7 @@ impl Volume {
             }
         }
         self.coalesce().await;
-        self.segment(40).await;
+        self.commit(40).await;
         let mut session = self.open().await;
         write_snapshot(&mut session.writer, None).await.unwrap();
         drop(session);
@@ -100,7 +99,8 @@ impl Volume {
         let options = prune::Options { keep: KeepPolicy { last: 20, within_ms: 0 }, grace_ms: 0, dry_run: false };
         assert!(prune(&mut session.writer, &options).await.unwrap().unwrap().records > 0);
         drop(session);
-        self.segment(2_500_000).await;
+        self.commit(2_500_000).await;
+        self.commit(40).await;
         let mut session = self.open().await;
         release(&mut session.writer).await.unwrap();
         drop(session);
@@ -149,18 +149,23 @@ impl Volume {
         coalesce(&mut session.writer, &session.scratch, None, Compression::None).await.unwrap();
     }
 
-    /// A commit as the next part ships it: its pages are not read yet, its record is.
-    async fn segment(&mut self, bytes: usize) {
+    /// A commit that changes no page, in a record with so many bytes of body at least.
+    async fn commit(&mut self, bytes: usize) {
         let mut session = self.open().await;
         let tail = session.writer.row().tail.clone();
-        let page_size = littoral_types::PageSize::new(65536).unwrap();
         let commit = Commit { lsn: tail.lsn.next(), time_ms: 5, page_count: tail.figures.page_count, session: None };
-        let pages = (0..bytes.div_ceil(65536)).map(|index| {
-            let image = (0..8192).flat_map(|_| self.chance.number().to_le_bytes()).collect();
-            SegmentPage { page: PageNo::from_index(index as u64), image: PageImage::Full(image) }
-        });
-        let pages = if bytes < 65536 { Vec::new() } else { pages.collect() };
-        let body = RecordBody::Segment(Segment { page_size, commits: vec![commit], wal: None, pages });
+        let name = || (0..60).map(|_| format!("{:016x}", self.chance.number())).collect::<String>();
+        let body = match bytes / 65_536 * 160 {
+            0 => {
+                let (ops, frames) = (Vec::new(), Vec::new());
+                RecordBody::Segment(Segment { commits: vec![commit], wal: None, ops, frames })
+            }
+            // Nothing makes these names smaller than half.
+            many => {
+                let sessions = (0..many as u64).map(|serial| (name(), serial)).collect();
+                RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions })
+            }
+        };
         let (figures, added) = (tail.figures, FooterFigures::default());
         session.writer.publish(Draft { body, commits: 1, figures, added, identities: Vec::new() }).await.unwrap();
         let held = self.commits.last_key_value().unwrap().1.clone();

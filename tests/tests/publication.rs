@@ -12,18 +12,15 @@ use littoral_tests::clock::TestClock;
 use littoral_tests::database::{Bounds, source, stock};
 use littoral_tests::machine::Machine;
 use littoral_tests::world::folder;
-use littoral_types::{
-    BlobKind, Commit, FooterFigures, Lsn, PageImage, PageNo, PageSize, RecordBody, Segment, SegmentPage,
-};
+use littoral_types::{BlobKind, Checkpoint, FooterFigures, Lsn, RecordBody};
 use std::sync::Arc;
 
 fn large(chance: &Chance, session: &Session) -> Draft {
     let tail = &session.writer.row().tail;
-    let image = |_| PageImage::Full((0..8192).flat_map(|_| chance.number().to_le_bytes()).collect());
-    let pages = (0..40).map(|index| SegmentPage { page: PageNo::from_index(index), image: image(index) }).collect();
-    let commit = Commit { lsn: tail.lsn.next(), time_ms: 1, page_count: tail.figures.page_count, session: None };
-    let page_size = PageSize::new(65536).unwrap();
-    let body = RecordBody::Segment(Segment { page_size, commits: vec![commit], wal: None, pages });
+    // Names of sessions that nothing makes smaller than the record they travel in may be.
+    let name = || (0..60).map(|_| format!("{:016x}", chance.number())).collect::<String>();
+    let sessions = (0..2600).map(|serial| (name(), serial)).collect();
+    let body = RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions });
     Draft { body, commits: 1, figures: tail.figures, added: FooterFigures::default(), identities: Vec::new() }
 }
 

@@ -207,7 +207,7 @@ impl Writer {
 const fn kind_number(kind: BlobKind) -> Option<u8> {
     match kind {
         BlobKind::Chunk | BlobKind::Pack => Some(nouns::kind_number(kind)),
-        BlobKind::Segment | BlobKind::Shard => None,
+        BlobKind::Segment | BlobKind::Shard | BlobKind::Record => None,
     }
 }
 

@@ -1,14 +1,13 @@
 //! What records say, before compression: one `Spell` a kind, behind a schema version.
 
 use crate::FormatError;
-use crate::nouns::{Ascending, record_kind};
+use crate::nouns::record_kind;
 use crate::ops;
-use crate::wire::{In, Out, Spell, page_size_log2};
+use crate::wire::{In, Out, Spell};
 use littoral_types::limits::RECORD_BODY_MAX;
 use littoral_types::{
-    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount,
-    PageIdentity, PageImage, Prune, RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment,
-    SegmentPage, Seq, VolumeMeta, WalMark,
+    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount, Prune,
+    RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment, Seq, VolumeMeta, WalMark,
 };
 
 pub(crate) const WHAT: &str = "record body";
@@ -99,52 +98,29 @@ pub(crate) fn put_owner(out: &mut Out, owner: Option<&Owner>) {
     out.optional("has an owner", owner, |out, owner| owner.put(out));
 }
 
+/// Its frames are not part of the body: they stand before it in the record's object.
 impl Spell for Segment {
     fn put(&self, out: &mut Out) {
-        out.u8("page size, log2", page_size_log2(self.page_size));
         out.count("commits", self.commits.len());
         let mut last = 0u64;
         for (nth, commit) in self.commits.iter().enumerate() {
             if nth > 0 && commit.lsn.0 <= last {
                 out.refuse("commits that do not ascend");
             }
-            out.varint("commit: LSN, from the commit before", commit.lsn.0.wrapping_sub(last));
-            last = commit.lsn.0;
+            out.varint("commit: LSN, from the one before", commit.lsn.0.wrapping_sub(last));
             out.varint("commit: time, ms", commit.time_ms);
             out.varint("commit: pages of the database", commit.page_count.0);
             out.optional("commit: has a session", commit.session.as_ref(), |out, (session, serial)| {
                 out.text("session: name", session);
                 out.varint("session: serial", *serial);
             });
+            last = commit.lsn.0;
         }
-        out.optional("has a WAL mark", self.wal.as_ref(), |out, wal| wal.put(out));
-        out.count("pages", self.pages.len());
-        let mut place = Ascending::default();
-        for SegmentPage { page, image } in &self.pages {
-            place.put(out, *page);
-            const TAG: &str = "page: image (0 zeros, 1 full, 2 patch)";
-            match image {
-                PageImage::Zero => out.u8(TAG, 0),
-                PageImage::Full(bytes) => {
-                    out.u8(TAG, 1);
-                    if bytes.len() != self.page_size.len() {
-                        out.refuse("a page image that is not a page long");
-                    }
-                    out.raw("page: bytes", bytes);
-                }
-                PageImage::Patch { base, base_identity, patch } => {
-                    out.u8(TAG, 2);
-                    out.varint("patch: LSN of its base", base.0);
-                    out.raw("patch: identity of its base", &base_identity.0);
-                    out.limit(patch.len(), patch_max(self));
-                    out.blob("patch: bytes", patch);
-                }
-            }
-        }
+        out.optional("has a place in the WAL", self.wal.as_ref(), |out, wal| wal.put(out));
+        ops::put(out, &self.ops);
     }
 
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
-        let page_size = input.page_size()?;
         let mut last = 0u64;
         let mut nth = 0;
         let commits = input.list(4, MANY, |input| {
@@ -160,29 +136,8 @@ impl Spell for Segment {
             })
         })?;
         let wal = input.optional(WalMark::get)?;
-        let mut segment = Segment { page_size, commits, wal, pages: Vec::new() };
-        let mut place = Ascending::default();
-        segment.pages = input.list(2, MANY, |input| {
-            let page = place.get(input)?;
-            let image = match input.u8()? {
-                0 => PageImage::Zero,
-                1 => PageImage::Full(input.take(page_size.len())?.to_vec()),
-                2 => PageImage::Patch {
-                    base: Lsn(input.varint()?),
-                    base_identity: PageIdentity(input.array()?),
-                    patch: input.blob(patch_max(&segment))?.to_vec(),
-                },
-                other => return Err(input.invalid(format!("page image {other}"))),
-            };
-            Ok(SegmentPage { page, image })
-        })?;
-        Ok(segment)
+        Ok(Segment { commits, wal, ops: ops::get(input)?, frames: Vec::new() })
     }
-}
-
-/// A patch of more bytes than the page should have been the page.
-const fn patch_max(segment: &Segment) -> usize {
-    segment.page_size.len() + 1024
 }
 
 impl Spell for WalMark {

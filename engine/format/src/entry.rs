@@ -5,7 +5,7 @@
 //! be the one spelling of its value.
 
 use crate::wire::In;
-use crate::{FormatError, blob, body, frame, head, object, pin, record, rows, shard, snapshot};
+use crate::{FormatError, blob, body, frame, head, object, patch, pin, record, rows, shard, snapshot};
 use littoral_types::{IdentityKey, PageNo, PageSize, RecordKind};
 use std::fmt::Debug;
 
@@ -27,6 +27,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "body", run: run_body },
     Entry { name: "blob", run: run_blob },
     Entry { name: "frame", run: run_frame },
+    Entry { name: "patch", run: run_patch },
     Entry { name: "shard", run: run_shard },
     Entry { name: "snapshot", run: run_snapshot },
     Entry { name: "head", run: run_head },
@@ -160,6 +161,43 @@ fn held(bytes: &[u8]) -> Result<(PageSize, u64, Vec<PageNo>), FormatError> {
     let count = usize::from(input.u8()?).min(16);
     let mut place = crate::nouns::Ascending::default();
     let pages = (0..count).map(|_| place.get(&mut input)).collect::<Result<_, _>>()?;
+    Ok((page_size, mark, pages))
+}
+
+fn run_patch(bytes: &[u8]) {
+    each(bytes, |bytes| {
+        let Ok((page_size, mark, pages)) = patched(bytes) else {
+            let _ = patch::read(bytes, PageSize::MIN, 0, std::iter::once(PageNo::FIRST));
+            return;
+        };
+        if let Ok(patches) = patch::read(bytes, page_size, mark, pages.iter().copied()) {
+            let slots: Vec<_> = pages.into_iter().zip(patches).collect();
+            assert_eq!(patch::encode(page_size, mark, &slots).as_deref(), Ok(bytes));
+            let before = vec![b'x'; page_size.len()];
+            for (_, patch) in slots {
+                // Whatever its bytes are: a page or an error.
+                let named = patch::Patch { base: crate::identity::of(&KEY, &before), ..patch };
+                if let Ok(after) = named.apply(&before, &KEY) {
+                    assert_eq!(after.len(), before.len());
+                }
+            }
+        }
+    });
+}
+
+fn patched(bytes: &[u8]) -> Result<(PageSize, u64, Vec<PageNo>), FormatError> {
+    let mut input = In::new("patch frame", bytes);
+    input.take(2 + 45)?;
+    let mark = input.u64()?;
+    let page_size = input.page_size()?;
+    let count = usize::from(input.u8()?).min(16);
+    let mut place = crate::nouns::Ascending::default();
+    let mut pages = Vec::new();
+    for _ in 0..count {
+        pages.push(place.get(&mut input)?);
+        input.take(16)?;
+        input.blob(page_size.len())?;
+    }
     Ok((page_size, mark, pages))
 }
 

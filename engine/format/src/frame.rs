@@ -62,6 +62,16 @@ pub(crate) fn encode(
     Ok(frame)
 }
 
+/// What a frame says of its pages' size.
+pub(crate) fn page_size(bytes: &[u8]) -> Result<PageSize, FormatError> {
+    let mut input = In::new(WHAT, bytes);
+    input.version(VERSION)?;
+    codec::get(&mut input)?;
+    seal::get(&mut input)?;
+    input.u64()?;
+    input.page_size()
+}
+
 fn invalid(detail: &str) -> FormatError {
     FormatError::Invalid { what: WHAT, detail: detail.to_owned() }
 }

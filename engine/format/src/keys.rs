@@ -30,7 +30,7 @@ pub enum ObjectKey {
     Record(Seq),
     /// A manifest snapshot.
     Snapshot(Seq),
-    /// A blob.
+    /// A blob that is an object of its own.
     Blob(BlobName),
     /// A pin.
     Pin(PinKey),
@@ -163,9 +163,12 @@ pub fn snapshot(volume: &VolumeName, seq: Seq) -> ObjectPath {
     ObjectKey::Snapshot(seq).path(volume)
 }
 
-/// A blob's path.
+/// A blob's path; that of its record for frames that travel in one.
 pub fn blob(volume: &VolumeName, name: &BlobName) -> ObjectPath {
-    ObjectKey::Blob(*name).path(volume)
+    match name.kind {
+        BlobKind::Record => record(volume, name.birth),
+        BlobKind::Chunk | BlobKind::Pack | BlobKind::Segment | BlobKind::Shard => ObjectKey::Blob(*name).path(volume),
+    }
 }
 
 /// A pin's path.

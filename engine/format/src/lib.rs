@@ -32,9 +32,11 @@ pub mod head;
 pub mod identity;
 pub mod keys;
 pub mod ops;
+pub mod patch;
 pub mod pin;
 pub mod record;
 pub mod rows;
+pub mod segment;
 pub mod shard;
 pub mod snapshot;
 
@@ -46,11 +48,12 @@ mod trace;
 pub use error::FormatError;
 
 /// What is persisted, and the newest version of each that this library writes and reads.
-pub const VERSIONS: [(&str, u16); 6] = [
+pub const VERSIONS: [(&str, u16); 7] = [
     ("record", record::VERSION),
     ("record body", body::VERSION),
     ("blob", blob::VERSION),
     ("frame", frame::VERSION),
+    ("patch frame", patch::VERSION),
     ("shard", shard::VERSION),
     ("local manifest", rows::volume::VERSION),
 ];

@@ -18,11 +18,12 @@ pub(crate) const fn kind_number(kind: BlobKind) -> u8 {
         BlobKind::Pack => 1,
         BlobKind::Segment => 2,
         BlobKind::Shard => 3,
+        BlobKind::Record => 4,
     }
 }
 
 pub(crate) fn kind_of(number: u8) -> Option<BlobKind> {
-    BlobKind::ALL.into_iter().find(|kind| kind_number(*kind) == number)
+    BlobKind::ALL.into_iter().chain([BlobKind::Record]).find(|kind| kind_number(*kind) == number)
 }
 
 pub(crate) fn record_kind(input: &mut In<'_>) -> Result<RecordKind, FormatError> {

@@ -1,16 +1,18 @@
-//! One record of the remote log: a header of fixed layout, then its body, or the body in a `seg` blob.
+//! One record of the remote log: a header of fixed layout, then its body, or the body in a `seg` blob. Between header and body of a
+//! segment stand its frames, where they travel in the record.
 //!
 //! 1. The header comes first, is [`HEADER_BYTES_MAX`] bytes long and can be read alone; it ends with its own CRC64-NVME.
-//! 2. A record's hash is the BLAKE3 of its header, which holds the BLAKE3 of the stored body: the chain covers every byte.
+//! 2. A record's hash is the BLAKE3 of its header, which holds the BLAKE3 of the stored body, which names the frames by theirs: the
+//!    chain covers every byte.
 //! 3. Volume, seq, epoch and previous hash stay readable when the body is encrypted (rule P13).
 
 use crate::wire::{In, Out, peek_version};
 use crate::{FormatError, body, codec, nouns, seal};
-use littoral_types::limits::{RECORD_BODY_MAX, RECORD_INLINE_MAX};
+use littoral_types::limits::{RECORD_BODY_MAX, RECORD_INLINE_MAX, SEGMENT_INLINE_MAX};
 use littoral_types::{
     BlobHash, BlobKind, BlobName, BlobRef, BodyPlace, Compression, Epoch, FooterFigures, Generation, Home, Incarnation,
-    Lsn, LsnRange, PageCount, PageSize, Record, RecordBody, RecordHash, RecordHeader, RecordKind, Seq, VolumeFigures,
-    VolumeId,
+    Lsn, LsnRange, ManifestOp, PageCount, PageSize, Record, RecordBody, RecordHash, RecordHeader, RecordKind, Segment,
+    Seq, VolumeFigures, VolumeId,
 };
 
 const WHAT: &str = "record";
@@ -62,11 +64,13 @@ pub fn encode(record: &Record, birth: Seq) -> Result<Encoded, FormatError> {
     let raw_len = raw.len() as u64;
     drop(raw);
     let hash = crate::hash::blob(&stored);
+    let frames = frames_of(&record.body);
+    check_frames(record.header.seq, &record.body, frames)?;
     let inline = stored.len() <= RECORD_INLINE_MAX;
 
     let RecordHeader { volume, seq, epoch, incarnation, previous, lsns, time_ms, snapshot, figures, added } =
         &record.header;
-    let mut out = Out::new(WHAT, HEADER_BYTES_MAX + if inline { stored.len() } else { 0 });
+    let mut out = Out::new(WHAT, HEADER_BYTES_MAX + frames.len() + if inline { stored.len() } else { 0 });
     if *seq == Seq::ZERO {
         out.refuse("seq 0");
     }
@@ -105,6 +109,7 @@ pub fn encode(record: &Record, birth: Seq) -> Result<Encoded, FormatError> {
     out.crc();
     let mut object = out.finish()?;
     let record_hash = RecordHash(*blake3::hash(&object).as_bytes());
+    object.extend_from_slice(frames);
     let body_blob = if inline {
         object.extend_from_slice(&stored);
         None
@@ -190,10 +195,13 @@ pub fn decode(object: &[u8], body_blob: Option<&[u8]>) -> Result<(Envelope, Reco
     let envelope = open(object)?;
     let invalid = |detail: &str| FormatError::Invalid { what: WHAT, detail: detail.to_owned() };
     let behind = &object[envelope.header_len..];
-    let (stored, len) = match (&envelope.body, body_blob) {
-        (BodyPlace::Inline { len }, None) => (behind, *len),
-        (BodyPlace::Blob(blob), Some(stored)) if behind.is_empty() => (stored, blob.len),
-        (BodyPlace::Blob(_), Some(_)) => return Err(invalid("bytes behind a header whose body is a blob")),
+    let (frames, stored, len) = match (&envelope.body, body_blob) {
+        (BodyPlace::Inline { len }, None) => {
+            let frames = behind.len().saturating_sub(usize::try_from(*len).unwrap_or(usize::MAX));
+            let (frames, stored) = behind.split_at(if envelope.kind == RecordKind::Segment { frames } else { 0 });
+            (frames, stored, *len)
+        }
+        (BodyPlace::Blob(blob), Some(stored)) => (behind, stored, blob.len),
         (BodyPlace::Blob(_), None) => return Err(invalid("its body is a blob, which was not given")),
         (BodyPlace::Inline { .. }, Some(_)) => return Err(invalid("its body is inline, and a blob was given")),
     };
@@ -214,5 +222,54 @@ pub fn decode(object: &[u8], body_blob: Option<&[u8]>) -> Result<(Envelope, Reco
             body::decode(envelope.kind, &codec::decompress(body::WHAT, codec, stored, envelope.raw_len as usize)?)?
         }
     };
+    check_frames(envelope.header.seq, &body, frames)?;
+    let body = match body {
+        RecordBody::Segment(segment) => RecordBody::Segment(Segment { frames: frames.to_vec(), ..segment }),
+        body => body,
+    };
     Ok((envelope, body))
+}
+
+fn frames_of(body: &RecordBody) -> &[u8] {
+    match body {
+        RecordBody::Segment(segment) => &segment.frames,
+        _ => &[],
+    }
+}
+
+/// Frames that travel in a record are those that its deltas name, all of them and no other bytes.
+fn check_frames(seq: Seq, body: &RecordBody, frames: &[u8]) -> Result<(), FormatError> {
+    let invalid = |detail: &str| Err(FormatError::Invalid { what: WHAT, detail: detail.to_owned() });
+    let RecordBody::Segment(segment) = body else {
+        return if frames.is_empty() { Ok(()) } else { invalid("bytes around its body") };
+    };
+    if frames.len() > SEGMENT_INLINE_MAX {
+        return Err(FormatError::TooLarge { what: WHAT, len: frames.len() as u64, max: SEGMENT_INLINE_MAX as u64 });
+    }
+    let own = BlobName { kind: BlobKind::Record, hash: crate::hash::blob(frames), birth: seq };
+    let mut end = HEADER_BYTES_MAX as u64;
+    let mut travels = false;
+    for op in &segment.ops {
+        let ManifestOp::PutDelta { delta, .. } = op else {
+            match op {
+                ManifestOp::Resize { .. } => continue,
+                _ => return invalid("a segment that does more than resize and put deltas"),
+            }
+        };
+        if !delta.id.is_of_segment() {
+            return invalid("a segment's delta with an id of another kind");
+        }
+        if delta.blob.name.kind != BlobKind::Record {
+            continue;
+        }
+        if delta.blob.home != Home::Own || delta.blob.name != own || delta.blob.len != frames.len() as u64 {
+            return invalid("a delta that names other frames than those of its record");
+        }
+        travels = true;
+        end = delta.table.frames().filter_map(|frame| frame.span.end()).fold(end, u64::max);
+    }
+    match end == (HEADER_BYTES_MAX + frames.len()) as u64 && (travels || frames.is_empty()) {
+        true => Ok(()),
+        false => invalid("frames that no delta names, or that are not there"),
+    }
 }

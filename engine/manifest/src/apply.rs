@@ -138,7 +138,7 @@ impl Edit<'_, '_> {
             ManifestOp::Resize { page_count } => self.resize(*page_count),
             ManifestOp::PutBase { chunk, base } => {
                 self.drop_base(*chunk)?;
-                for delta in self.deltas(*chunk)? {
+                for delta in self.deltas(*chunk)?.into_iter().filter(|delta| !base.leaves(delta.id)) {
                     self.drop_delta(*chunk, &delta)?;
                 }
                 self.put_base(*chunk, base)

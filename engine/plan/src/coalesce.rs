@@ -37,15 +37,23 @@ pub struct Merge {
 /// Decides for one chunk of a database of this size; `None` when it is well as it is.
 pub fn coalesce(row: &ChunkRow, geometry: Geometry, size: PageCount) -> Option<Merge> {
     let span = geometry.span(row.chunk, size)?;
-    let tiers: Vec<u32> = row.deltas.iter().map(|delta| tier(delta.table.stored_bytes())).collect();
+    // What segments brought is folded by the next checkpoint, and stands on the versions below it: it stays, and they too.
+    let folded = row.deltas.iter().position(|delta| delta.id.is_of_segment()).unwrap_or(row.deltas.len());
+    let deltas = row.deltas.get(..folded)?;
+    let tiers: Vec<u32> = deltas.iter().map(|delta| tier(delta.table.stored_bytes())).collect();
     let crowded = tiers.iter().copied().filter(|t| count(&tiers, *t) >= DELTAS_PER_TIER).min()?;
     let first = tiers.iter().position(|t| *t == crowded)?;
     let last = tiers.iter().rposition(|t| *t == crowded)?;
-    let run = row.deltas.get(first..=last)?;
+    let run = deltas.get(first..=last)?;
     let pages: BTreeSet<PageNo> =
         run.iter().flat_map(|delta| delta.table.pages().filter(|page| *page <= delta.last_live)).collect();
     let bytes: u64 = run.iter().map(|delta| delta.table.stored_bytes()).sum();
-    let into = if bytes >= DELTA_BYTES_MAX || pages.len() as u64 * 2 > span.count.0 { Into::Base } else { Into::Delta };
+    let onto_base = bytes >= DELTA_BYTES_MAX || pages.len() as u64 * 2 > span.count.0;
+    // A base holds every page of its chunk, and some may be in segments alone.
+    if onto_base && folded < row.deltas.len() {
+        return None;
+    }
+    let into = if onto_base { Into::Base } else { Into::Delta };
     let (run, pages) = match into {
         Into::Delta => (run, pages.into_iter().collect()),
         // A new base stands for everything the chunk has.

@@ -1,6 +1,6 @@
 //! A run of manifest operations, summed up.
 
-use littoral_types::{ChunkId, Delta, DeltaId, ManifestOp, PageNo};
+use littoral_types::{Base, ChunkId, Delta, DeltaId, ManifestOp, PageNo};
 use std::collections::{HashMap, HashSet};
 
 /// Does what the run does, without what later operations undo.
@@ -14,19 +14,22 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
     let least = run.iter().filter_map(size).min();
 
     let mut kept: Vec<ManifestOp> = Vec::new();
-    let mut rewritten: HashSet<ChunkId> = HashSet::new();
+    let mut rewritten: HashMap<ChunkId, &Base> = HashMap::new();
     let mut replaced: HashMap<ChunkId, HashSet<DeltaId>> = HashMap::new();
     // The smallest size that comes later: what it cut off is dead for good in everything put before.
     let mut cut: Option<u64> = None;
     for op in run.iter().rev() {
         match op {
             ManifestOp::Resize { page_count } => cut = Some(cut.map_or(page_count.0, |cut| cut.min(page_count.0))),
-            _ if op.chunk().is_some_and(|chunk| rewritten.contains(&chunk)) => {}
+            ManifestOp::PutDelta { chunk, delta }
+                if rewritten.get(chunk).is_some_and(|base| !base.leaves(delta.id)) => {}
+            ManifestOp::PutBase { chunk, .. } | ManifestOp::ReplaceDeltas { chunk, .. }
+                if rewritten.contains_key(chunk) => {}
             // Cut to nothing later: whatever it put is dead, and so is all it replaced.
             ManifestOp::PutBase { .. } | ManifestOp::PutDelta { .. } | ManifestOp::ReplaceDeltas { .. }
                 if cut == Some(0) => {}
             ManifestOp::PutBase { chunk, base } => {
-                rewritten.insert(*chunk);
+                rewritten.insert(*chunk, base);
                 let mut base = base.clone();
                 base.last_live = cut_to(base.last_live, cut);
                 kept.push(ManifestOp::PutBase { chunk: *chunk, base });
@@ -78,8 +81,8 @@ fn cut_delta(delta: &Delta, cut: Option<u64>) -> Delta {
 mod tests {
     use super::*;
     use littoral_types::{
-        Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, ChunkRow, FrameEntry, FrameTable, Generation, Geometry,
-        Home, PageCount, PageSize, Seq,
+        Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, ChunkRow, Form, FrameEntry, FrameTable, Generation,
+        Geometry, Home, PageCount, PageSize, Seq,
     };
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -109,6 +112,7 @@ mod tests {
         let mut state = State::new();
         let mut ops = Vec::new();
         let mut size = PageCount(2500);
+        let mut generation = Generation(1);
         for (at, (what, a, b, c)) in steps.iter().enumerate() {
             let at = at as u64 + 1;
             let mut record = Vec::new();
@@ -127,7 +131,11 @@ mod tests {
                     4 => record.push(ManifestOp::PutBase {
                         chunk,
                         base: Base {
-                            generation: Generation(at),
+                            // A checkpoint's, or one that coalescing made of what the newest generation holds.
+                            generation: {
+                                generation = if c % 2 == 0 { Generation(at + 1) } else { generation };
+                                generation
+                            },
                             blob: blob(BlobKind::Chunk, at),
                             span,
                             last_live,
@@ -152,7 +160,14 @@ mod tests {
                     _ => record.push(ManifestOp::PutDelta {
                         chunk,
                         delta: Delta {
-                            id: DeltaId(at),
+                            id: match what {
+                                6 => DeltaId::of_segment(generation, Seq(at), Form::Whole).unwrap(),
+                                7 | 8 => DeltaId::of_segment(generation, Seq(at), Form::Patched).unwrap(),
+                                _ => {
+                                    generation = Generation(at + 1);
+                                    DeltaId::of_checkpoint(generation).unwrap()
+                                }
+                            },
                             blob: blob(BlobKind::Pack, at),
                             last_live,
                             table: table(pages, at),

@@ -137,11 +137,14 @@ pub async fn checkpoint(
     let schema = schema(source)?;
     source.rest()?;
     let mut generation = writer.row().tail.figures.generation;
+    // What segments brought is in it.
+    let mut unfolded = unfolded(writer)?;
+    let beyond = || writer.log().inconsistent("more generations than can be counted".to_owned());
     let (mut done, mut told) = (Done::default(), None::<CheckpointPlan>);
     for Round { difference, plan, built, resumed } in rounds {
         // Each round has a generation of its own: deltas of one chunk are told apart by it.
         generation = generation.next();
-        done.ops.extend(ops(&plan, generation, &built));
+        done.ops.extend(ops(&plan, generation, &built, &mut unfolded).ok_or_else(beyond)?);
         done.identities.extend(difference.identities);
         done.bytes += built.iter().map(|(blob, _)| blob.len).sum::<u64>();
         done.blobs += built.len();
@@ -155,6 +158,11 @@ pub async fn checkpoint(
         }
     }
     let Some(plan) = told else { return Ok(None) };
+    done.ops.extend(unfolded.into_iter().map(|(chunk, replaced)| ManifestOp::ReplaceDeltas {
+        chunk,
+        replaced,
+        delta: None,
+    }));
     let draft = Draft {
         body: RecordBody::Checkpoint(Checkpoint { ops: done.ops, schema, sessions: Vec::new() }),
         commits: source.commits().max(1),
@@ -391,13 +399,49 @@ impl<'a> Known<'a> {
     }
 }
 
-fn ops(plan: &CheckpointPlan, generation: Generation, built: &[(BlobRef, Index)]) -> Vec<ManifestOp> {
+/// The deltas that segments brought since the newest checkpoint, by chunk.
+type Unfolded = BTreeMap<ChunkId, Vec<DeltaId>>;
+
+fn unfolded(writer: &Writer) -> Result<Unfolded, EngineError> {
+    let mut unfolded = Unfolded::new();
+    for op in partial::ops_since(writer)? {
+        match op {
+            ManifestOp::Reshape { .. } => unfolded.clear(),
+            ManifestOp::Resize { .. } => {}
+            ManifestOp::PutBase { chunk, base } => {
+                if let Some(ids) = unfolded.get_mut(&chunk) {
+                    ids.retain(|id| base.leaves(*id));
+                }
+            }
+            ManifestOp::PutDelta { chunk, delta } => {
+                if delta.id.is_of_segment() {
+                    unfolded.entry(chunk).or_default().push(delta.id);
+                }
+            }
+            ManifestOp::ReplaceDeltas { chunk, replaced, .. } => {
+                if let Some(ids) = unfolded.get_mut(&chunk) {
+                    ids.retain(|id| !replaced.contains(id));
+                }
+            }
+        }
+    }
+    unfolded.retain(|_, ids| !ids.is_empty());
+    Ok(unfolded)
+}
+
+fn ops(
+    plan: &CheckpointPlan,
+    generation: Generation,
+    built: &[(BlobRef, Index)],
+    unfolded: &mut Unfolded,
+) -> Option<Vec<ManifestOp>> {
     let mut tables: HashMap<ChunkId, (&BlobRef, &FrameTable)> = HashMap::new();
     for (blob, index) in built {
         tables.extend(index.chunks.iter().map(|chunk| (chunk.chunk, (blob, &chunk.table))));
     }
     let mut ops = Vec::new();
     if plan.reshape {
+        unfolded.clear();
         ops.push(ManifestOp::Reshape { page_size: plan.page_size });
     }
     ops.push(ManifestOp::Resize { page_count: plan.page_count });
@@ -406,16 +450,21 @@ fn ops(plan: &CheckpointPlan, generation: Generation, built: &[(BlobRef, Index)]
         let (blob, table) = ((*blob).clone(), (*table).clone());
         ops.push(match chunk.action {
             Action::Rewrite(_) => {
+                // Nothing that was there before stays.
+                unfolded.remove(&chunk.chunk);
                 let base = Base { generation, blob, span: chunk.span, last_live, table };
                 ManifestOp::PutBase { chunk: chunk.chunk, base }
             }
             Action::Delta | Action::Drop => {
-                let delta = Delta { id: DeltaId(generation.0), blob, last_live, table };
-                ManifestOp::PutDelta { chunk: chunk.chunk, delta }
+                let delta = Delta { id: DeltaId::of_checkpoint(generation)?, blob, last_live, table };
+                match unfolded.remove(&chunk.chunk) {
+                    None => ManifestOp::PutDelta { chunk: chunk.chunk, delta },
+                    Some(replaced) => ManifestOp::ReplaceDeltas { chunk: chunk.chunk, replaced, delta: Some(delta) },
+                }
             }
         });
     }
-    ops
+    Some(ops)
 }
 
 /// What page 1 says.

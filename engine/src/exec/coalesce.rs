@@ -13,8 +13,8 @@ use littoral_local::{JobDir, Scratch};
 use littoral_plan::coalesce::{Into, Merge, coalesce as plan};
 use littoral_ports::Unit;
 use littoral_types::{
-    Base, BlobKind, BlobRef, ChunkId, ChunkRow, Coalesce, Compression, Delta, FooterFigures, Generation, Geometry,
-    ManifestOp, PageNo, RecordBody, VolumeFigures,
+    Base, BlobKind, BlobRef, ChunkId, ChunkRow, Coalesce, Compression, Delta, FooterFigures, Geometry, ManifestOp,
+    PageNo, RecordBody, VolumeFigures,
 };
 use std::collections::BTreeMap;
 
@@ -116,7 +116,8 @@ async fn one_record(
     let place = Place { dir: &dir, recipe: &recipe, geometry, figures };
     for (row, merge) in group {
         let merged = only(row, merge);
-        let fetched = fetch::pages(writer.log(), &merged, page_size, &merge.pages).await?;
+        let fetched =
+            fetch::pages(writer.log(), &merged, page_size, &writer.row().meta.identity_key, &merge.pages).await?;
         if merge.into == Into::Base {
             blobs.push(put(writer, &mut uploads, &place, BlobKind::Chunk, &[(row, merge)], &fetched).await?);
         } else {
@@ -137,7 +138,7 @@ async fn one_record(
 
     let generation = figures.generation.next();
     let bytes: u64 = blobs.iter().map(|(blob, _)| blob.len).sum();
-    let body = RecordBody::Coalesce(Coalesce { ops: ops(group, &blobs, generation, geometry, figures) });
+    let body = RecordBody::Coalesce(Coalesce { ops: ops(group, &blobs, geometry, figures) });
     let draft = Draft {
         body,
         commits: 0,
@@ -210,7 +211,6 @@ async fn put(
 fn ops(
     group: &[(ChunkRow, Merge)],
     blobs: &[(BlobRef, Index)],
-    generation: Generation,
     geometry: Geometry,
     figures: VolumeFigures,
 ) -> Vec<ManifestOp> {
@@ -226,7 +226,8 @@ fn ops(
             match (merge.into, built) {
                 (Into::Base, Some((blob, table))) => Some(ManifestOp::PutBase {
                     chunk: row.chunk,
-                    base: Base { generation, blob, span, last_live, table },
+                    // It holds what was there before: what segments bring on top of that stays on top.
+                    base: Base { generation: figures.generation, blob, span, last_live, table },
                 }),
                 (Into::Base, None) => None,
                 (Into::Delta, built) => {

@@ -60,6 +60,8 @@ pub struct Pruned {
 struct Needed {
     blobs: BTreeSet<BlobName>,
     snapshots: BTreeSet<Seq>,
+    /// Records whose frames hold pages.
+    records: BTreeSet<Seq>,
     /// Records from here on.
     floor: Option<Seq>,
     /// Something pinned up to here cannot be read: whatever was born before may be part of it.
@@ -68,9 +70,12 @@ struct Needed {
 
 impl Needed {
     fn rows(&mut self, rows: &Rows) {
-        self.blobs.extend(
-            rows.values().flat_map(ChunkRow::blobs).filter(|blob| blob.home == Home::Own).map(|blob| blob.name),
-        );
+        for blob in rows.values().flat_map(ChunkRow::blobs).filter(|blob| blob.home == Home::Own) {
+            match blob.name.kind {
+                BlobKind::Record => drop(self.records.insert(blob.name.birth)),
+                _ => drop(self.blobs.insert(blob.name)),
+            }
+        }
     }
 
     fn snapshot(&mut self, snapshot: &Snapshot) {
@@ -289,7 +294,10 @@ impl Needed {
             ObjectKey::Snapshot(seq) => {
                 self.unknown_until.is_some_and(|until| *seq <= until) || self.snapshots.contains(seq)
             }
-            ObjectKey::Record(seq) => self.floor.is_some_and(|floor| *seq >= floor),
+            ObjectKey::Record(seq) => {
+                let unknown = self.unknown_until.is_some_and(|until| *seq <= until);
+                unknown || self.records.contains(seq) || self.floor.is_some_and(|floor| *seq >= floor)
+            }
             ObjectKey::Pin(_) | ObjectKey::Head => true,
             ObjectKey::Probe(_) => false,
         }

@@ -253,6 +253,8 @@ struct Need {
 struct Cover {
     needs: BTreeMap<BlobRef, Vec<Need>>,
     zeros: Vec<PageNo>,
+    /// Their newest versions are patches.
+    patched: Vec<PageNo>,
 }
 
 /// Frames of one blob that one request brings.
@@ -295,13 +297,15 @@ impl Job {
     fn cover(&self, chunk: littoral_types::ChunkId, span: ChunkSpan) -> Result<Cover, EngineError> {
         let empty = ChunkRow::new(chunk);
         let row = self.rows.get(&chunk).unwrap_or(&empty);
-        let base = row.base.iter().map(|base| (&base.blob, base.last_live, &base.table));
-        let versions: Vec<_> =
-            base.chain(row.deltas.iter().map(|delta| (&delta.blob, delta.last_live, &delta.table))).collect();
+        let base = row.base.iter().map(|base| (&base.blob, base.last_live, &base.table, false));
+        let deltas = row.deltas.iter();
+        let deltas = deltas.map(|delta| (&delta.blob, delta.last_live, &delta.table, delta.id.is_patch()));
+        let versions: Vec<_> = base.chain(deltas).collect();
         // Later versions overwrite earlier ones: what remains is the newest live one.
         const ZERO: u32 = u32::MAX;
+        const PATCHED: u32 = u32::MAX - 1;
         let mut places: Vec<Option<(usize, u32, u32)>> = vec![None; usize::try_from(span.count.0).unwrap_or(0)];
-        for (version, (_, last_live, table)) in versions.iter().enumerate() {
+        for (version, (_, last_live, table, is_patch)) in versions.iter().enumerate() {
             let mut put = |page: PageNo, frame: u32, slot: u32| {
                 let at = page.get().checked_sub(span.first.get()).and_then(|at| usize::try_from(at).ok());
                 if let Some(place) = at.filter(|_| page <= *last_live).and_then(|at| places.get_mut(at)) {
@@ -310,7 +314,7 @@ impl Job {
             };
             for (frame, entry) in table.frames().enumerate() {
                 for (slot, page) in entry.pages.iter().enumerate() {
-                    put(page, frame as u32, slot as u32);
+                    put(page, if *is_patch { PATCHED } else { frame as u32 }, slot as u32);
                 }
             }
             table.zeros().iter().for_each(|page| put(page, ZERO, 0));
@@ -323,13 +327,14 @@ impl Job {
                     return Err(self.log.inconsistent(format!("page {page} of chunk {chunk} is in no version of it")));
                 }
                 Some((_, ZERO, _)) => cover.zeros.push(page),
+                Some((_, PATCHED, _)) => cover.patched.push(page),
                 Some(place) => stored.push(place),
             }
         }
         stored.sort_unstable();
         for slots in stored.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let Some((version, frame, _)) = slots.first() else { continue };
-            let Some((blob, _, table)) = versions.get(*version) else { continue };
+            let Some((blob, _, table, _)) = versions.get(*version) else { continue };
             let Some(entry) = table.frame(*frame as usize) else { continue };
             let wanted = slots.iter().map(|(_, _, slot)| *slot as usize).collect();
             let need = Need { span: entry.span, mark: table.mark, holds: entry.pages.to_vec(), wanted, chunk: span };
@@ -373,7 +378,9 @@ impl Job {
                     let page = self.page_size.bytes();
                     out.zero(ByteSpan { offset: from.index() * page, len: count * page })?;
                 }
-                components.progress.advance(cover.zeros.len() as u64 * self.page_size.bytes());
+                fetched += self.patched(*chunk, &cover.patched, out).await?;
+                let at_once = cover.zeros.len() + cover.patched.len();
+                components.progress.advance(at_once as u64 * self.page_size.bytes());
                 if cover.needs.is_empty() {
                     out.complete(self.bytes(*span))?;
                 }
@@ -419,6 +426,22 @@ impl Job {
             joined(Some(done))?;
         }
         Ok(fetched)
+    }
+
+    /// Writes pages out of their patches and what those stand on: few, since the newest checkpoint. Gives the bytes they take.
+    async fn patched(
+        &self,
+        chunk: littoral_types::ChunkId,
+        pages: &[PageNo],
+        out: &OutputFile,
+    ) -> Result<u64, EngineError> {
+        let Some(row) = self.rows.get(&chunk).filter(|_| !pages.is_empty()) else { return Ok(0) };
+        let key = &self.opened.meta.identity_key;
+        let images = super::fetch::pages(&self.log, row, self.page_size, key, pages).await?;
+        for (page, image) in &images {
+            out.write_at(page.index() * self.page_size.bytes(), image)?;
+        }
+        Ok(images.len() as u64 * self.page_size.bytes())
     }
 
     /// Neighbouring frames travel together.

@@ -73,8 +73,16 @@ struct Check<'a> {
     log: &'a Log,
     found: Verified,
     /// Blobs that something names, and the tables of those that hold pages.
-    named: BTreeMap<String, (BlobRef, Vec<(ChunkId, FrameTable)>)>,
+    named: BTreeMap<String, (BlobRef, Vec<Held>)>,
     meta: Option<VolumeMeta>,
+}
+
+/// What a row says that a blob holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    chunk: ChunkId,
+    table: FrameTable,
+    is_patch: bool,
 }
 
 impl Check<'_> {
@@ -102,12 +110,13 @@ impl Check<'_> {
     }
 
     fn name_row(&mut self, row: &ChunkRow) {
-        let versions = row.base.iter().map(|base| (&base.blob, &base.table));
-        for (blob, table) in versions.chain(row.deltas.iter().map(|delta| (&delta.blob, &delta.table))) {
+        let base = row.base.iter().map(|base| (&base.blob, &base.table, false));
+        let deltas = row.deltas.iter().map(|delta| (&delta.blob, &delta.table, delta.id.is_patch()));
+        for (blob, table, is_patch) in base.chain(deltas) {
             let path = blob_path(self.log, blob).to_string();
             let (_, tables) = self.named.entry(path).or_insert_with(|| (blob.clone(), Vec::new()));
-            if !tables.iter().any(|(chunk, known)| *chunk == row.chunk && known == table) {
-                tables.push((row.chunk, table.clone()));
+            if !tables.iter().any(|known| known.chunk == row.chunk && known.table == *table) {
+                tables.push(Held { chunk: row.chunk, table: table.clone(), is_patch });
             }
         }
     }
@@ -182,10 +191,10 @@ impl Check<'_> {
                         }
                     }
                 }
-                RecordBody::Checkpoint(_) | RecordBody::Coalesce(_) => {
+                RecordBody::Checkpoint(_) | RecordBody::Coalesce(_) | RecordBody::Segment(_) => {
                     chain.ops.insert(seq, record.body.ops().to_vec());
                 }
-                RecordBody::Release(_) | RecordBody::Segment(_) | RecordBody::Prune(_) => {}
+                RecordBody::Release(_) | RecordBody::Prune(_) => {}
             }
         }
         Ok(chain)
@@ -287,6 +296,12 @@ impl Check<'_> {
                 for delta in &row.deltas {
                     held.extend(delta.table.pages().filter(|page| *page <= delta.last_live));
                 }
+            }
+            let patches = rows.get(&chunk).into_iter().flat_map(|row| &row.deltas).filter(|delta| delta.id.is_patch());
+            let live = patches.flat_map(|delta| delta.table.stored().filter(|page| *page <= delta.last_live));
+            let stands = |page: &PageNo| rows.get(&chunk).is_some_and(|row| !row.chain(*page).is_empty());
+            if let Some(page) = live.collect::<BTreeSet<_>>().into_iter().find(|page| !stands(page)) {
+                self.wrong(format!("{what}: page {page} of chunk {chunk} is a patch that stands on nothing"));
             }
             if let Some(page) = span.pages().find(|page| !held.contains(page)) {
                 self.wrong(format!("{what}: page {page} of chunk {chunk} is in no version of it"));
@@ -443,9 +458,18 @@ fn touched(ops: &[ManifestOp], before: VolumeFigures, after: VolumeFigures) -> O
 fn check_blob(
     bytes: &[u8],
     blob: &BlobRef,
-    tables: &[(ChunkId, FrameTable)],
+    tables: &[Held],
     key: &littoral_types::IdentityKey,
 ) -> Result<(u64, u64), String> {
+    if blob.name.kind == BlobKind::Record {
+        // Its frames were checked against the record's body, which the chain holds, when the record was read; those of one that a
+        // prune left for its frames alone are checked here.
+        let envelope = format::record::open(bytes).map_err(|error| error.to_string())?;
+        if matches!(envelope.body, BodyPlace::Inline { .. }) {
+            format::record::decode(bytes, None).map_err(|error| error.to_string())?;
+        }
+        return check_frames(bytes, tables);
+    }
     if format::hash::blob(bytes) != blob.name.hash {
         return Err("its bytes are not those it is named after".to_owned());
     }
@@ -453,10 +477,10 @@ fn check_blob(
         return Err(format!("has {} bytes, its row says {}", bytes.len(), blob.len));
     }
     if !matches!(blob.name.kind, BlobKind::Chunk | BlobKind::Pack) {
-        return Ok((0, 0));
+        return check_frames(bytes, tables);
     }
     let index = format::blob::verify(bytes, key).map_err(|error| error.to_string())?;
-    for (chunk, table) in tables {
+    for Held { chunk, table, .. } in tables {
         let own = index.chunks.iter().find(|own| own.chunk == *chunk);
         if own.is_none_or(|own| own.table != *table) {
             return Err(format!("a row of chunk {chunk} says that its frames lie elsewhere"));
@@ -464,5 +488,24 @@ fn check_blob(
     }
     let frames = index.chunks.iter().map(|chunk| chunk.table.frame_count() as u64).sum();
     let pages = index.chunks.iter().map(|chunk| chunk.table.page_total()).sum();
+    Ok((frames, pages))
+}
+
+/// Frames that nothing but rows tells of: a segment's.
+fn check_frames(bytes: &[u8], tables: &[Held]) -> Result<(u64, u64), String> {
+    let (mut frames, mut pages) = (0, 0);
+    for Held { chunk, table, is_patch } in tables {
+        for frame in table.frames() {
+            let end = frame.span.end().and_then(|end| usize::try_from(end).ok());
+            let stored =
+                usize::try_from(frame.span.offset).ok().zip(end).and_then(|(from, till)| bytes.get(from..till));
+            let stored = stored.ok_or_else(|| format!("a frame of chunk {chunk} lies beyond its end"))?;
+            let checked = format::segment::check(stored, *is_patch, table.mark, frame.pages.iter());
+            checked.map_err(|error| format!("a frame of chunk {chunk}: {error}"))?;
+            frames += 1;
+            pages += frame.pages.len() as u64;
+        }
+        pages += table.zeros().len();
+    }
     Ok((frames, pages))
 }

@@ -13,6 +13,8 @@ pub(super) enum Place {
     Zero,
     /// In this frame.
     Frame(usize),
+    /// In patches, and in what they stand on: see [`Located::row`].
+    Patched,
 }
 
 /// Where the pages of one chunk are.
@@ -23,12 +25,15 @@ pub(super) struct Located {
     blobs: Vec<Blob>,
     /// Only those that hold a live page.
     frames: Vec<FrameAt>,
-    /// By page: a frame, or one of the two below.
+    /// By page: a frame, or one of the three below.
     places: Vec<u32>,
+    /// Of a chunk with patched pages.
+    row: Option<ChunkRow>,
 }
 
 const NOWHERE: u32 = u32::MAX;
 const ZERO: u32 = u32::MAX - 1;
+const PATCHED: u32 = u32::MAX - 2;
 
 #[derive(Debug)]
 struct Blob {
@@ -60,9 +65,10 @@ pub(super) struct Need {
 impl Located {
     /// Of a chunk with this span in the state's database.
     pub(super) fn new(log: &Log, row: &ChunkRow, span: ChunkSpan) -> Self {
-        let base = row.base.iter().map(|base| (&base.blob, base.last_live, &base.table));
-        let versions: Vec<_> =
-            base.chain(row.deltas.iter().map(|delta| (&delta.blob, delta.last_live, &delta.table))).collect();
+        let base = row.base.iter().map(|base| (&base.blob, base.last_live, &base.table, false));
+        let deltas = row.deltas.iter();
+        let deltas = deltas.map(|delta| (&delta.blob, delta.last_live, &delta.table, delta.id.is_patch()));
+        let versions: Vec<_> = base.chain(deltas).collect();
         let index = |page: PageNo| {
             let at = page.get().checked_sub(span.first.get()).filter(|at| *at < span.count.0)?;
             u32::try_from(at).ok()
@@ -71,9 +77,16 @@ impl Located {
         let mut blobs = Vec::with_capacity(versions.len());
         let mut frames: Vec<FrameAt> = Vec::new();
         // Later versions overwrite earlier ones: what remains is the newest live one (rule S11).
-        for (version, (blob, last_live, table)) in versions.iter().enumerate() {
+        for (version, (blob, last_live, table, is_patch)) in versions.iter().enumerate() {
+            if *is_patch {
+                for page in table.stored().filter(|page| page <= last_live) {
+                    if let Some(place) = index(page).and_then(|at| places.get_mut(at as usize)) {
+                        *place = PATCHED;
+                    }
+                }
+            }
             blobs.push(Blob { name: blob.name, path: blob_path(log, blob), mark: table.mark });
-            for entry in table.frames() {
+            for entry in table.frames().filter(|_| !*is_patch) {
                 let frame = frames.len() as u32;
                 let mut live = false;
                 for page in entry.pages.iter().filter(|page| page <= last_live) {
@@ -93,7 +106,8 @@ impl Located {
                 }
             }
         }
-        Self { chunk: row.chunk, span, blobs, frames, places }
+        let row_kept = places.contains(&PATCHED).then(|| row.clone());
+        Self { chunk: row.chunk, span, blobs, frames, places, row: row_kept }
     }
 
     fn at(&self, page: PageNo) -> Option<u32> {
@@ -105,8 +119,14 @@ impl Located {
         match self.at(page) {
             None | Some(NOWHERE) => Place::Nowhere,
             Some(ZERO) => Place::Zero,
+            Some(PATCHED) => Place::Patched,
             Some(frame) => Place::Frame(frame as usize),
         }
+    }
+
+    /// The whole row, of a chunk with patched pages.
+    pub(super) fn row(&self) -> Option<&ChunkRow> {
+        self.row.as_ref()
     }
 
     /// A frame's stored bytes.

@@ -27,13 +27,15 @@ pub use holding::Held;
 
 use crate::components::Components;
 use crate::error::EngineError;
+use crate::exec::fetch;
 use crate::exec::restore::{At, open_at};
 use crate::log::read::is_missing;
 use crate::log::{Log, Opened};
 use bytes::Bytes;
 use frames::Frames;
+use futures::future::try_join_all;
 use holding::Holding;
-use littoral_types::{ChunkId, Geometry, PageCount, PageNo, PageSize, Position, Seq, VolumeId};
+use littoral_types::{ChunkId, Geometry, IdentityKey, PageCount, PageNo, PageSize, Position, Seq, VolumeId};
 use located::{Located, Place};
 use rows::Rows;
 use state::State;
@@ -54,6 +56,7 @@ struct Shared {
     log: Log,
     at: At,
     volume: VolumeId,
+    key: IdentityKey,
     position: Position,
     seq: Seq,
     geometry: Geometry,
@@ -97,7 +100,7 @@ impl Lazy {
         // A named snapshot is a pin itself.
         let named = matches!(at, At::Snapshot(_));
         let holding = if named { Holding::not_needed() } else { Holding::begin(log, components, &opened) };
-        let (tail, volume) = (&opened.tail, opened.meta.id);
+        let (tail, volume, key) = (&opened.tail, opened.meta.id, opened.meta.identity_key);
         let (position, seq) = (Position { epoch: tail.epoch, lsn: tail.lsn }, tail.seq);
         let page_count = tail.figures.page_count;
         let geometry = Geometry::new(page_size);
@@ -107,6 +110,7 @@ impl Lazy {
                 log: log.clone(),
                 at: at.clone(),
                 volume,
+                key,
                 position,
                 seq,
                 geometry,
@@ -195,6 +199,7 @@ impl Lazy {
             Place::Nowhere => Err(Arc::new(shared.nowhere(page, chunk))),
             Place::Zero => Ok(Arc::new(Frame { pages: vec![(page, shared.zeros.clone())] })),
             Place::Frame(frame) => shared.frames.one(&located, frame).await,
+            Place::Patched => Ok(Arc::new(Frame { pages: shared.patched(&located, &[page]).await? })),
         }
     }
 
@@ -224,6 +229,7 @@ impl Lazy {
         let geometry = shared.geometry;
         let mut fetched = Fetched::default();
         let mut chosen: Vec<(Arc<Located>, Vec<usize>)> = Vec::new();
+        let mut patched: Vec<(Arc<Located>, Vec<PageNo>)> = Vec::new();
         let mut room = budget.bytes;
         let by_chunk: Vec<&[PageNo]> = wanted.chunk_by(|a, b| geometry.chunk_of(*a) == geometry.chunk_of(*b)).collect();
         let mut full = false;
@@ -242,6 +248,7 @@ impl Lazy {
             for pages in group {
                 let row = pages.first().and_then(|first| located.get(&geometry.chunk_of(*first)));
                 let mut frames: BTreeSet<usize> = BTreeSet::new();
+                let mut of_patches: Vec<PageNo> = Vec::new();
                 for page in *pages {
                     if let Some(image) = shared.skeleton.get(page) {
                         fetched.frames.push(Arc::new(Frame { pages: vec![(*page, image.clone())] }));
@@ -252,6 +259,15 @@ impl Lazy {
                         Place::Nowhere => return Err(Arc::new(shared.nowhere(*page, row.chunk))),
                         Place::Zero => {
                             fetched.frames.push(Arc::new(Frame { pages: vec![(*page, shared.zeros.clone())] }));
+                        }
+                        // What it takes is not known before: its patches, and what they stand on.
+                        Place::Patched if room > 0 => {
+                            room = room.saturating_sub(shared.geometry.page_size.bytes());
+                            of_patches.push(*page);
+                        }
+                        Place::Patched => {
+                            full = true;
+                            fetched.left.push(*page);
                         }
                         Place::Frame(frame) if frames.contains(&frame) => {}
                         Place::Frame(frame) => {
@@ -271,9 +287,16 @@ impl Lazy {
                 if let Some(row) = row.filter(|_| !frames.is_empty()) {
                     chosen.push((row.clone(), frames.into_iter().collect()));
                 }
+                if let Some(row) = row.filter(|_| !of_patches.is_empty()) {
+                    patched.push((row.clone(), of_patches));
+                }
             }
         }
-        fetched.frames.extend(shared.frames.many(&chosen, budget.in_flight).await?);
+        let patched = patched.iter().map(|(located, pages)| shared.patched(located, pages));
+        let (frames, patched) =
+            futures::future::try_join(shared.frames.many(&chosen, budget.in_flight), try_join_all(patched)).await?;
+        fetched.frames.extend(frames);
+        fetched.frames.extend(patched.into_iter().map(|pages| Arc::new(Frame { pages })));
         Ok(fetched)
     }
 }
@@ -288,6 +311,14 @@ impl Shared {
             return Ok(());
         }
         Err(Arc::new(self.log.inconsistent(format!("there is no page {page}: the database has {}", self.page_count))))
+    }
+
+    /// Pages of a chunk whose newest versions are patches: those, and what they stand on, in one round.
+    async fn patched(&self, located: &Located, pages: &[PageNo]) -> Result<Vec<(PageNo, Bytes)>, Failure> {
+        let gone = || Arc::new(self.log.inconsistent("a patched page without its row".to_owned()));
+        let row = located.row().ok_or_else(gone)?;
+        let found = fetch::pages(&self.log, row, self.geometry.page_size, &self.key, pages).await.map_err(Arc::new)?;
+        Ok(found.into_iter().collect())
     }
 
     fn nowhere(&self, page: PageNo, chunk: ChunkId) -> EngineError {

@@ -78,21 +78,23 @@ impl Directory {
         Self { shards, rows: HashMap::new(), ops, by_chunk, whole }
     }
 
-    /// Operations that make a chunk's row, oldest first.
-    fn ops(&self, chunk: ChunkId) -> Vec<&ManifestOp> {
+    /// Operations that make a chunk's row, oldest first; and whether they make all of it.
+    fn ops(&self, chunk: ChunkId) -> (Vec<&ManifestOp>, bool) {
         let mut places: Vec<usize> = self.by_chunk.get(&chunk).cloned().unwrap_or_default();
         places.extend_from_slice(&self.whole);
         places.sort_unstable();
-        let ops: Vec<&ManifestOp> = places.iter().filter_map(|at| self.ops.get(*at)).collect();
-        // Nothing before these is left of the row.
-        let anew = ops.iter().rposition(|op| matches!(op, ManifestOp::Reshape { .. } | ManifestOp::PutBase { .. }));
-        ops.into_iter().skip(anew.unwrap_or(0)).collect()
+        let mut ops: Vec<&ManifestOp> = places.iter().filter_map(|at| self.ops.get(*at)).collect();
+        // Nothing before a reshape is left of the row. Of what was before a base some of what segments brought is, and that is here
+        // too: it came after the state that the base holds.
+        let anew = ops.iter().rposition(|op| matches!(op, ManifestOp::Reshape { .. })).unwrap_or(0);
+        ops.drain(..anew);
+        let is_whole = ops.iter().any(|op| matches!(op, ManifestOp::Reshape { .. } | ManifestOp::PutBase { .. }));
+        (ops, is_whole)
     }
 
     /// Where a chunk's row begins: an operation that stands for all before it spares the request.
     pub(crate) fn start_of(&self, chunk: ChunkId) -> Start<'_> {
-        let anew = |op: &&ManifestOp| matches!(op, ManifestOp::Reshape { .. } | ManifestOp::PutBase { .. });
-        if self.rows.contains_key(&chunk) || self.ops(chunk).first().is_some_and(anew) {
+        if self.rows.contains_key(&chunk) || self.ops(chunk).1 {
             return Start::Nothing;
         }
         listed(&self.shards, chunk).map_or(Start::Nothing, |(shard, span)| Start::Shard(shard, span))
@@ -105,7 +107,7 @@ impl Directory {
 
     /// A chunk's row after the operations, from what its start said.
     pub(crate) fn finish(&self, mut row: ChunkRow) -> ChunkRow {
-        for op in self.ops(row.chunk) {
+        for op in self.ops(row.chunk).0 {
             match op {
                 ManifestOp::Reshape { .. } => row = ChunkRow::new(row.chunk),
                 op => row.apply(op),
@@ -146,7 +148,7 @@ pub(crate) fn unchanged<'a>(
                 rewritten.insert(*chunk);
             }
             ManifestOp::PutDelta { delta, .. } | ManifestOp::ReplaceDeltas { delta: Some(delta), .. }
-                if is_newer(delta.id.0) =>
+                if delta.id.is_of_segment() || is_newer(delta.id.generation().0) =>
             {
                 changed.extend(delta.table.pages());
             }

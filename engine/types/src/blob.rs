@@ -3,21 +3,23 @@
 use crate::{BlobHash, Seq, VolumeName};
 use std::fmt;
 
-/// Which folder of the volume a blob lies in.
+/// What a blob is, and so which folder of the volume it lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BlobKind {
     /// A whole chunk.
     Chunk,
     /// The changed pages of many chunks.
     Pack,
-    /// A record's body that was too large to travel in the record.
+    /// A record's body that was too large to travel in the record, or a segment's frames that were.
     Segment,
     /// The rows of up to 1,024 chunks.
     Shard,
+    /// Frames that travel inside of a segment's record: born with it, gone with it. Offsets are the record object's.
+    Record,
 }
 
 impl BlobKind {
-    /// All of them.
+    /// All that are objects of their own.
     pub const ALL: [BlobKind; 4] = [BlobKind::Chunk, BlobKind::Pack, BlobKind::Segment, BlobKind::Shard];
 
     /// The folder's name.
@@ -27,6 +29,7 @@ impl BlobKind {
             BlobKind::Pack => "pack",
             BlobKind::Segment => "seg",
             BlobKind::Shard => "shard",
+            BlobKind::Record => "log",
         }
     }
 }
@@ -39,7 +42,7 @@ pub struct BlobName {
     pub kind: BlobKind,
     /// BLAKE3 of the stored bytes.
     pub hash: BlobHash,
-    /// The tail's seq when the job that made it began.
+    /// The tail's seq when the job that made it began; for frames inside of a record that record's.
     pub birth: Seq,
 }
 

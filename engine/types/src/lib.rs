@@ -32,16 +32,15 @@ pub use compression::Compression;
 pub use frame::{Frame, FrameEntry, FramePages, FrameTable, PagePlace, PagesBySlot};
 pub use ids::{BlobHash, IdentityKey, Incarnation, PageIdentity, PinId, RecordHash, StoreId, VolumeId};
 pub use local::{Change, ChangeSeq, Intent, StagedBlob, TailRow, VolumeRow};
-pub use lsn::{DeltaId, Epoch, Generation, Lsn, LsnRange, Position, Seq};
+pub use lsn::{DeltaId, Epoch, Form, Generation, Lsn, LsnRange, Position, Seq};
 pub use name::{NameError, SnapshotName, VolumeName};
 pub use op::ManifestOp;
 pub use page::{PageCount, PageNo, PageSize, PageSizeError};
 pub use path::ObjectPath;
 pub use pin::{Pin, PinPurpose};
 pub use record::{
-    BodyPlace, Checkpoint, Claim, Coalesce, Commit, FooterFigures, Index, JournalMode, Owner, PageImage, Prune, Record,
-    RecordBody, RecordHeader, RecordKind, RecordSummary, Release, SchemaSummary, Segment, SegmentPage, VolumeFigures,
-    WalMark,
+    BodyPlace, Checkpoint, Claim, Coalesce, Commit, FooterFigures, Index, JournalMode, Owner, Prune, Record,
+    RecordBody, RecordHeader, RecordKind, RecordSummary, Release, SchemaSummary, Segment, VolumeFigures, WalMark,
 };
 pub use row::{Base, ChunkRow, Delta, Found};
 pub use runs::{PageRun, PageRuns};

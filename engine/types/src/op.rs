@@ -16,7 +16,7 @@ pub enum ManifestOp {
         /// From here on.
         page_count: PageCount,
     },
-    /// The chunk was written whole; its deltas go.
+    /// The chunk was written whole; its deltas go, but for those that [`Base::leaves`].
     PutBase {
         /// Which chunk.
         chunk: ChunkId,

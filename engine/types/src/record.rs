@@ -1,8 +1,8 @@
 //! Records of the remote log: the volume's truth, one struct a kind.
 
 use crate::{
-    BlobName, BlobRef, Epoch, Generation, Incarnation, Lsn, LsnRange, ManifestOp, PageCount, PageIdentity, PageNo,
-    PageSize, RecordHash, Seq, StoreId, VolumeId, VolumeMeta,
+    BlobName, BlobRef, Epoch, Generation, Incarnation, Lsn, LsnRange, ManifestOp, PageCount, PageSize, RecordHash, Seq,
+    StoreId, VolumeId, VolumeMeta,
 };
 use std::fmt;
 
@@ -161,9 +161,10 @@ impl RecordBody {
     pub fn ops(&self) -> &[ManifestOp] {
         match self {
             RecordBody::Checkpoint(checkpoint) => &checkpoint.ops,
+            RecordBody::Segment(segment) => &segment.ops,
             RecordBody::Coalesce(coalesce) => &coalesce.ops,
             RecordBody::Index(index) => &index.ops,
-            RecordBody::Claim(_) | RecordBody::Release(_) | RecordBody::Segment(_) | RecordBody::Prune(_) => &[],
+            RecordBody::Claim(_) | RecordBody::Release(_) | RecordBody::Prune(_) => &[],
         }
     }
 }
@@ -222,41 +223,14 @@ pub struct WalMark {
 /// Commits and the last version of each page they changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Of every full image in it.
-    pub page_size: PageSize,
     /// In order; the header's range names the first and the last.
     pub commits: Vec<Commit>,
-    /// Where the WAL stood; `None` for rollback-journal commits.
+    /// Where the WAL stood; `None` for commits of a rollback journal.
     pub wal: Option<WalMark>,
-    /// By ascending page number.
-    pub pages: Vec<SegmentPage>,
-}
-
-/// One page of a segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentPage {
-    /// Which page.
-    pub page: PageNo,
-    /// What it holds.
-    pub image: PageImage,
-}
-
-/// How a segment says what a page holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PageImage {
-    /// All zeros.
-    Zero,
-    /// All its bytes.
-    Full(Vec<u8>),
-    /// Against an older version, which is named by LSN and content (rule P9).
-    Patch {
-        /// The LSN of the segment that shipped the older version.
-        base: Lsn,
-        /// What the older version holds.
-        base_identity: PageIdentity,
-        /// zstd with the older version as dictionary.
-        patch: Vec<u8>,
-    },
+    /// What it does to the manifest: sizes, then for each chunk the pages that changed, whole and as patches.
+    pub ops: Vec<ManifestOp>,
+    /// The pages' frames, where they travel in the record. Empty where they are a blob of their own.
+    pub frames: Vec<u8>,
 }
 
 /// How the database commits.

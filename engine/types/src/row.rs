@@ -5,7 +5,7 @@ use crate::{BlobRef, ChunkId, ChunkSpan, DeltaId, FrameTable, Generation, Manife
 /// A whole chunk in one blob.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Base {
-    /// The generation that wrote it.
+    /// The generation whose pages it holds.
     pub generation: Generation,
     /// The blob.
     pub blob: BlobRef,
@@ -15,6 +15,15 @@ pub struct Base {
     pub last_live: PageNo,
     /// Which frame holds which page.
     pub table: FrameTable,
+}
+
+impl Base {
+    /// Whether a delta that was there before stays on top of it: what segments brought since the generation that it holds. Everything
+    /// else is in it. Only coalescing makes such a base, out of a chunk that no segment had touched when it began, and no manifest
+    /// snapshot is written before its record is: whoever has the base has all that stays on it.
+    pub fn leaves(&self, delta: DeltaId) -> bool {
+        delta.is_of_segment() && delta.generation() >= self.generation
+    }
 }
 
 /// Some pages of a chunk, newer than its base.
@@ -62,7 +71,14 @@ impl ChunkRow {
 
     /// The newest version of a page that no truncation has killed.
     pub fn find(&self, page: PageNo) -> Option<Found<'_>> {
-        let newest = self.deltas.iter().rev().filter(|delta| page <= delta.last_live).find_map(|delta| {
+        self.find_below(page, None)
+    }
+
+    /// The same among the versions that are older than a delta.
+    fn find_below(&self, page: PageNo, below: Option<DeltaId>) -> Option<Found<'_>> {
+        let is_older = |delta: &&Delta| below.is_none_or(|below| delta.id < below);
+        let live = |delta: &&Delta| page <= delta.last_live;
+        let newest = self.deltas.iter().rev().filter(is_older).filter(live).find_map(|delta| {
             delta.table.find(page).map(|place| Found {
                 blob: &delta.blob,
                 table: &delta.table,
@@ -75,6 +91,20 @@ impl ChunkRow {
             let place = base.table.find(page)?;
             Some(Found { blob: &base.blob, table: &base.table, place, delta: None })
         })
+    }
+
+    /// A page's newest version, and those that it is a difference to, down to the first that stands alone. Empty where no version
+    /// holds the page, or where what a patch stands on is not there.
+    pub fn chain(&self, page: PageNo) -> Vec<Found<'_>> {
+        let mut chain: Vec<Found<'_>> = Vec::new();
+        let mut newest = self.find(page);
+        while let Some(found) = newest {
+            let patch = found.delta.filter(|id| id.is_patch() && found.place != PagePlace::Zero);
+            chain.push(found);
+            let Some(id) = patch else { return chain };
+            newest = self.find_below(page, Some(id));
+        }
+        Vec::new()
     }
 
     /// Whether no version is left, so that a store can forget the row.
@@ -95,8 +125,8 @@ impl ChunkRow {
     pub fn apply(&mut self, op: &ManifestOp) {
         match op {
             ManifestOp::PutBase { chunk, base } if *chunk == self.chunk => {
+                self.deltas.retain(|delta| base.leaves(delta.id));
                 self.base = Some(base.clone());
-                self.deltas.clear();
             }
             ManifestOp::PutDelta { chunk, delta } if *chunk == self.chunk => self.put(delta.clone()),
             ManifestOp::ReplaceDeltas { chunk, replaced, delta } if *chunk == self.chunk => {

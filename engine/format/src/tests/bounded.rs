@@ -216,12 +216,12 @@ fn what_could_not_be_read_is_not_written() {
     refused(record::encode(&record, Seq(1)).map(|encoded| encoded.object));
     let mut record = a_record(RecordKind::Segment);
     if let RecordBody::Segment(segment) = &mut record.body {
-        segment.pages[0].image = PageImage::Full(vec![0; 511]);
+        segment.frames.push(0);
     }
     refused(record::encode(&record, Seq(1)).map(|encoded| encoded.object));
     let mut record = a_record(RecordKind::Segment);
     if let RecordBody::Segment(segment) = &mut record.body {
-        segment.pages.swap(0, 1);
+        segment.ops.push(ManifestOp::Reshape { page_size: PageSize::MIN });
     }
     refused(record::encode(&record, Seq(1)).map(|encoded| encoded.object));
 

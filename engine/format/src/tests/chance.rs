@@ -1,5 +1,7 @@
 //! Any value of any kind, from a seed.
 
+use crate::patch::Patch;
+use crate::segment;
 use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::*;
 use std::collections::BTreeSet;
@@ -254,7 +256,8 @@ impl Chance {
         (self.text(), self.number())
     }
 
-    fn segment(&mut self) -> Segment {
+    /// The segment of a record at a place: whole pages, zeros and patches of a few chunks.
+    fn segment(&mut self, seq: Seq) -> Segment {
         let page_size = PageSize::new(512 << self.below(3)).unwrap();
         let mut lsn = self.below(1000);
         let commits = self.list(4, |chance| {
@@ -271,26 +274,28 @@ impl Chance {
             frame: chance.number(),
             checksum: [chance.bits() as u32, chance.bits() as u32],
         });
-        let span = self.span();
-        let pages = self.pages_of(span).into_iter().take(8);
-        let pages = pages
-            .map(|page| {
-                let image = match self.below(3) {
-                    0 => PageImage::Zero,
-                    1 => PageImage::Full(self.bytes(page_size.len())),
-                    _ => {
-                        let len = self.below(100) as usize;
-                        PageImage::Patch {
-                            base: Lsn(self.number()),
-                            base_identity: self.identity(),
-                            patch: self.bytes(len),
-                        }
-                    }
-                };
-                SegmentPage { page, image }
-            })
-            .collect();
-        Segment { page_size, commits, wal, pages }
+        let page_count = PageCount(1 << 20);
+        let generation = Generation(1 + self.below(1000));
+        let stand = segment::Stand { generation, seq, mark: self.bits(), page_count };
+        let mut writer = segment::Writer::new(page_size, Compression::Zstd, stand);
+        let mut page = 0;
+        for _ in 0..self.below(40) {
+            page += 1 + self.below(3) * self.below(20_000);
+            let Some(page) = PageNo::new(page).filter(|page| page_count.holds(*page)) else { break };
+            let image = self.bytes(page_size.len());
+            let mut after = image.clone();
+            after[7] ^= 1;
+            match (self.below(3), Patch::between(&image, &after, &crate::entry::KEY)) {
+                (0, _) => writer.whole(page, vec![0; page_size.len()]).unwrap(),
+                (1, Some(patch)) => writer.patched(page, patch).unwrap(),
+                _ => writer.whole(page, image).unwrap(),
+            }
+        }
+        let inline_max = if self.below(4) == 0 { 0 } else { 1 << 20 };
+        let segment::Framed { mut ops, frames, blob } = writer.finish(inline_max, Seq(self.number())).unwrap();
+        ops.insert(0, ManifestOp::Resize { page_count });
+        let frames = if blob.is_some() { Vec::new() } else { frames };
+        Segment { commits, wal, ops, frames }
     }
 
     fn summary(&mut self) -> RecordSummary {
@@ -314,7 +319,7 @@ impl Chance {
                 volume: self.meta(),
             }),
             RecordKind::Release => RecordBody::Release(Release { owner: self.owner() }),
-            RecordKind::Segment => RecordBody::Segment(self.segment()),
+            RecordKind::Segment => RecordBody::Segment(self.segment(Seq(9))),
             RecordKind::Checkpoint => RecordBody::Checkpoint(Checkpoint {
                 ops: self.ops(),
                 schema: self.option(Self::schema),
@@ -351,7 +356,13 @@ impl Chance {
             figures: self.figures(),
             added: self.added(),
         };
-        Record { header, body: self.body(kind) }
+        match kind {
+            RecordKind::Segment => {
+                let seq = Seq(1 + self.below(1 << 30));
+                Record { header: RecordHeader { seq, ..header }, body: RecordBody::Segment(self.segment(seq)) }
+            }
+            kind => Record { header, body: self.body(kind) },
+        }
     }
 
     fn shard_ref(&mut self, shard: u64) -> ShardRef {

@@ -1,6 +1,7 @@
 //! What an encoder accepts, the decoder reads back as it was.
 
 use super::chance::Chance;
+use crate::patch::Patch;
 use crate::{FormatError, blob, head, identity, ops, pin, record, rows, shard, snapshot};
 use littoral_types::*;
 use proptest::prelude::*;
@@ -217,6 +218,62 @@ fn the_same_pages_are_the_same_bytes_whatever_was_compressed_before() {
         for seed in 0..40 {
             let fresh = std::thread::spawn(move || frame(seed, compression)).join().unwrap();
             assert!(frame(seed, compression) == fresh, "{compression:?}, seed={seed}");
+        }
+    }
+}
+
+#[test]
+fn a_patch_gives_the_newer_page_out_of_the_one_before_and_of_no_other() {
+    let mut chance = Chance::new(11);
+    let key = IdentityKey([7; 32]);
+    for page_size in [512, 4096, 65_536] {
+        let noise = |chance: &mut Chance| (0..page_size).map(|_| chance.bits() as u8).collect::<Vec<u8>>();
+        let before = noise(&mut chance);
+        let mut after = before.clone();
+        after[page_size / 2..page_size / 2 + 20].fill(0x5a);
+        let patch = Patch::between(&before, &after, &key).unwrap();
+        assert!(patch.bytes.len() < 120, "{} bytes for twenty", patch.bytes.len());
+        assert_eq!(patch.apply(&before, &key), Ok(after.clone()));
+        // Another version, another key, other bytes of the same length: refused, or not this page.
+        assert!(matches!(patch.apply(&after, &key), Err(FormatError::Invalid { .. })));
+        assert!(matches!(patch.apply(&before, &IdentityKey([8; 32])), Err(FormatError::Invalid { .. })));
+        let cut = Patch { bytes: patch.bytes[..patch.bytes.len() - 1].to_vec(), ..patch };
+        assert!(matches!(cut.apply(&before, &key), Err(FormatError::Invalid { .. })));
+        // What gains nothing is no patch: another page altogether, and zeros, which are recorded.
+        assert_eq!(Patch::between(&before, &noise(&mut chance), &key), None);
+        assert_eq!(Patch::between(&before, &vec![0; page_size], &key), None);
+    }
+    // A page that begins like a dictionary of zstd's own is either refused or comes back as it was.
+    let mut before = chance.bytes(4096);
+    before[..4].copy_from_slice(&0xec30_a437_u32.to_le_bytes());
+    let mut after = before.clone();
+    after[9] ^= 1;
+    if let Some(patch) = Patch::between(&before, &after, &key) {
+        assert_eq!(patch.apply(&before, &key), Ok(after));
+    }
+}
+
+#[test]
+fn a_segments_frames_are_found_in_its_record_where_its_deltas_say() {
+    for seed in 0..200 {
+        let record = Chance::new(seed).record(RecordKind::Segment);
+        let encoded = record::encode(&record, Seq(7)).unwrap();
+        let object = [encoded.object.clone(), encoded.body_blob.map(|(_, bytes)| bytes).unwrap_or_default()].concat();
+        for op in record.body.ops() {
+            let ManifestOp::PutDelta { delta, .. } = op else { continue };
+            if delta.blob.name.kind != BlobKind::Record {
+                continue;
+            }
+            assert_eq!(delta.blob.name.birth, record.header.seq);
+            for frame in delta.table.frames() {
+                let bytes = &object[frame.span.offset as usize..frame.span.end().unwrap() as usize];
+                let sizes = [512, 1024, 2048].map(|size| PageSize::new(size).unwrap());
+                let read = sizes.iter().any(|size| match delta.id.is_patch() {
+                    true => crate::patch::read(bytes, *size, delta.table.mark, frame.pages.iter()).is_ok(),
+                    false => blob::read_frame(bytes, *size, delta.table.mark, &frame.pages.to_vec()).is_ok(),
+                });
+                assert!(read, "seed {seed}");
+            }
         }
     }
 }

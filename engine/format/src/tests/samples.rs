@@ -1,6 +1,7 @@
 //! One fixed value of every kind: what the golden files hold and `docs/format.md` draws.
 
-use crate::{FormatError, blob, head, identity, keys, pin, record, rows, shard, snapshot};
+use crate::patch::{self, Patch};
+use crate::{FormatError, blob, head, identity, keys, pin, record, rows, segment, shard, snapshot};
 use littoral_types::*;
 
 pub(super) const KEY: IdentityKey = IdentityKey([7; 32]);
@@ -142,31 +143,7 @@ pub(super) fn a_record(kind: RecordKind) -> Record {
     spelled(match kind {
         RecordKind::Claim => RecordBody::Claim(Claim { owner: owner(), takes_over: Some(Epoch(1)), volume: meta() }),
         RecordKind::Release => RecordBody::Release(Release { owner: owner() }),
-        RecordKind::Segment => RecordBody::Segment(Segment {
-            page_size: size(),
-            commits: vec![
-                Commit { lsn: Lsn(10), time_ms: 1_700_000_000_900, page_count: PageCount(39), session: None },
-                Commit {
-                    lsn: Lsn(12),
-                    time_ms: 1_700_000_000_950,
-                    page_count: PageCount(40),
-                    session: Some(("import".to_owned(), 7)),
-                },
-            ],
-            wal: Some(WalMark { salts: [0x0102_0304, 0x0506_0708], frame: 200, checksum: [9, 10] }),
-            pages: vec![
-                SegmentPage { page: page(1), image: PageImage::Full(bits::<512>(1).to_vec()) },
-                SegmentPage { page: page(2), image: PageImage::Zero },
-                SegmentPage {
-                    page: page(40),
-                    image: PageImage::Patch {
-                        base: Lsn(9),
-                        base_identity: PageIdentity(bits(0x80)),
-                        patch: bits::<10>(0xe0).to_vec(),
-                    },
-                },
-            ],
-        }),
+        RecordKind::Segment => RecordBody::Segment(a_segment()),
         RecordKind::Checkpoint => RecordBody::Checkpoint(Checkpoint {
             ops: ops(),
             schema: Some(schema()),
@@ -256,6 +233,53 @@ fn reads_blob(kind: BlobKind, bytes: &[u8]) -> Result<bool, FormatError> {
         expected.push((page(262_154), identity::of(&KEY, &text(8))));
     }
     Ok(index.kind == kind && index.page_size == size() && held == expected)
+}
+
+fn a_segment() -> Segment {
+    let segment::Framed { ops, frames, .. } = framed();
+    Segment {
+        commits: vec![
+            Commit { lsn: Lsn(10), time_ms: 1_700_000_000_900, page_count: PageCount(39), session: None },
+            Commit {
+                lsn: Lsn(12),
+                time_ms: 1_700_000_000_950,
+                page_count: PageCount(40),
+                session: Some(("import".to_owned(), 7)),
+            },
+        ],
+        wal: Some(WalMark { salts: [0x0102_0304, 0x0506_0708], frame: 200, checksum: [9, 10] }),
+        ops: [vec![ManifestOp::Resize { page_count: PageCount(40) }], ops].concat(),
+        frames,
+    }
+}
+
+/// A whole page, one of zeros, and two patches.
+fn framed() -> segment::Framed {
+    let stand = segment::Stand { generation: Generation(3), seq: Seq(64), mark: MARK, page_count: PageCount(40) };
+    let mut writer = segment::Writer::new(size(), Compression::None, stand);
+    writer.whole(page(1), text(1)).unwrap();
+    writer.whole(page(2), vec![0; size().len()]).unwrap();
+    for (number, patch) in [3, 40].into_iter().zip(patches()) {
+        writer.patched(page(number), patch).unwrap();
+    }
+    writer.finish(1 << 20, Seq(60)).unwrap()
+}
+
+fn patches() -> [Patch; 2] {
+    [3, 40].map(|number| {
+        let mut after = text(number);
+        after[100..110].fill(b'!');
+        Patch::between(&text(number), &after, &KEY).unwrap()
+    })
+}
+
+fn a_patch_frame() -> Vec<u8> {
+    let slots: Vec<_> = [3, 40].map(page).into_iter().zip(patches()).collect();
+    patch::encode(size(), MARK, &slots).unwrap()
+}
+
+fn reads_patch_frame(bytes: &[u8]) -> Result<bool, FormatError> {
+    Ok(patch::read(bytes, size(), MARK, [3, 40].map(page).into_iter())? == patches())
 }
 
 fn a_frame(compression: Compression) -> Vec<u8> {
@@ -430,6 +454,7 @@ pub(super) fn all() -> Vec<Sample> {
         sample("frame-none", "frame", (|| a_frame(Compression::None), reads_frame)),
         sample("frame-lz4", "frame", (|| a_frame(Compression::Lz4), reads_frame)),
         sample("frame-zstd", "frame", (|| a_frame(Compression::Zstd), reads_frame)),
+        sample("frame-patch", "patch", (a_patch_frame, reads_patch_frame)),
         sample(
             "chunk",
             "blob",

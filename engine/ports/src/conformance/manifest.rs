@@ -7,7 +7,7 @@ use crate::{Batch, Manifest, ManifestError};
 use littoral_types::limits::CHUNK_BYTES;
 use littoral_types::{
     Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, Change, ChangeSeq, ChunkId, ChunkRow, ChunkSpan, Delta,
-    DeltaId, Epoch, FooterFigures, FrameEntry, FrameTable, Generation, Geometry, Home, IdentityKey, Incarnation,
+    DeltaId, Epoch, FooterFigures, Form, FrameEntry, FrameTable, Generation, Geometry, Home, IdentityKey, Incarnation,
     Intent, Lsn, LsnRange, ManifestOp, Owner, PageCount, PageIdentity, PageNo, PageSize, RecordHash, RecordKind,
     RecordSummary, Seq, StagedBlob, StoreId, TailRow, VolumeFigures, VolumeId, VolumeKind, VolumeMeta, VolumeName,
     VolumeRow,
@@ -678,6 +678,11 @@ impl World {
             Op::Delta(pick, first, step, count, how) => {
                 let chunk = self.chunk(pick);
                 let pages = self.pages(chunk, first, step, count);
+                // A checkpoint's, or a segment's on top of one or the other base.
+                let id = match how % 3 {
+                    0 => id,
+                    _ => DeltaId::of_segment(Generation(id.saturating_sub(3).max(1)), Seq(id), Form::Whole).unwrap().0,
+                };
                 ManifestOp::PutDelta { chunk, delta: delta(id, pages, self.last_live(chunk, how)) }
             }
             Op::Again(pick, which, first, step, how) => {
