@@ -86,6 +86,20 @@ impl Place {
         Ok(Self { database: Some(database), store_root: Some(store_root), store, found, remote, volume, is_unmade })
     }
 
+    /// Refuses what was said and cannot be, without asking the network: a remote that is none or that holds a secret, a volume or a
+    /// remote that is not the one that the database is bound to.
+    pub fn refuse_impossible(&self, settings: &Settings) -> Result<(), EngineError> {
+        let url =
+            littoral_remote::spell(&self.remote.value).map_err(|error| said_wrong(error, &self.remote, settings))?;
+        let is_said = settings.remote.is_some() || settings.volume.is_some();
+        if let (Some(store), Some(database), true, None) =
+            (&self.store, &self.database, is_said, settings.takeover.as_ref())
+        {
+            store.resolve(database, settings.volume.as_ref().map(|volume| &volume.value), &url)?;
+        }
+        Ok(())
+    }
+
     /// Where a URL's volume is: the remote plus `/NAME`.
     pub fn of_url(url: &str) -> Result<Self, EngineError> {
         let wrong = |why: &str| {
@@ -211,17 +225,20 @@ fn remote(url: &Setting<String>, settings: &Settings, components: &Components) -
     let opened = littoral_remote::open(&url.value, &said, components.clock.clone(), components.entropy.clone());
     match opened {
         Ok(remote) => Ok(Arc::new(Counting::new(remote))),
-        Err(RemoteError::Settings(why)) => {
-            let origin = [
-                ("remote URL", Some(&url.origin)),
-                ("endpoint=", settings.endpoint.as_ref().map(|endpoint| &endpoint.origin)),
-                ("region=", settings.region.as_ref().map(|region| &region.origin)),
-            ];
-            let origin = origin.into_iter().find(|(word, _)| why.starts_with(word)).and_then(|(_, origin)| origin);
-            Err(EngineError::Settings(origin.map_or(why.clone(), |origin| format!("{origin}: {why}"))))
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(said_wrong(error, url, settings)),
     }
+}
+
+/// An error about a setting is told with where that was said.
+fn said_wrong(error: RemoteError, url: &Setting<String>, settings: &Settings) -> EngineError {
+    let RemoteError::Settings(why) = error else { return error.into() };
+    let origin = [
+        ("remote URL", Some(&url.origin)),
+        ("endpoint=", settings.endpoint.as_ref().map(|endpoint| &endpoint.origin)),
+        ("region=", settings.region.as_ref().map(|region| &region.origin)),
+    ];
+    let origin = origin.into_iter().find(|(word, _)| why.starts_with(word)).and_then(|(_, origin)| origin);
+    EngineError::Settings(origin.map_or(why.clone(), |origin| format!("{origin}: {why}")))
 }
 
 /// Whether a remote honours a conditional PUT: asked by writing and deleting a few objects below a volume's probe folder.

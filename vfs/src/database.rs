@@ -97,6 +97,7 @@ impl Database {
 
     /// Before its file is opened: where there is none, and the volume has one, a sparse one is made.
     pub(crate) fn prepare(&self, said: &Said) -> Result<(), String> {
+        said.refuse_impossible(&self.path)?;
         if matches!(*self.sparse.lock().unwrap_or_else(PoisonError::into_inner), Sparseness::Known(_)) {
             return Ok(());
         }
@@ -121,6 +122,18 @@ impl Database {
         }
         *sparse = Sparseness::Unknown(reader, opening);
         Ok(())
+    }
+
+    /// Its file was not opened. Who may not make one is told that there is none, neither here nor in the object store.
+    pub(crate) fn not_opened(&self, said: &Said) {
+        if let (false, Ok(place)) = (self.path.exists(), said.place(&self.path)) {
+            crate::last::error(&format!(
+                "{}: no such database here, and nothing published at {}: check the path, remote= and volume=; who may write begins a new \
+                 one",
+                self.path.display(),
+                place.url()
+            ));
+        }
     }
 
     /// After its file was opened: is it sparse?

@@ -29,6 +29,8 @@ pub(crate) fn refuse_stranger(database: &Path, said: &Said) -> Result<(), String
     });
     match asked {
         Ok(None) => Ok(()),
+        // A sparse one whose bitmap is gone: no choice named here would be one.
+        Ok(Some(_)) if crate::sparse::is_disguised(database) => Ok(()),
         Ok(Some(glance)) => {
             let tail = &glance.tail;
             let owner =

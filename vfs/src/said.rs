@@ -32,6 +32,20 @@ impl Said {
         self.settings.volume.is_some() || self.settings.remote.as_ref().is_some_and(by_uri)
     }
 
+    /// Refuses, before anything is opened or made, what was said and cannot be. What a store cannot do keeps nobody from a database
+    /// that is here: its next checkpoint says so.
+    pub(crate) fn refuse_impossible(&self, database: &Path) -> Result<(), String> {
+        use littoral_engine::{EngineError, LocalError};
+        match self.place(database).and_then(|place| place.refuse_impossible(&self.settings)) {
+            Err(
+                error @ (EngineError::Settings(_)
+                | EngineError::Refused(_)
+                | EngineError::Local(LocalError::Conflict(_))),
+            ) => Err(crate::remedy::told(&error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     /// Where its volume is, as of now.
     pub(crate) fn place(&self, database: &Path) -> Result<Place, littoral_engine::EngineError> {
         Place::of_database(database, &self.settings)

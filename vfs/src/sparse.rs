@@ -129,7 +129,7 @@ pub(crate) fn opening(database: &Path, store: &Path, said: &Said) -> Result<Opti
 }
 
 /// Whether a file that is about to be removed is one of ours, by its own first bytes.
-fn is_disguised(database: &Path) -> bool {
+pub(crate) fn is_disguised(database: &Path) -> bool {
     let Ok(mut file) = std::fs::File::open(database) else { return false };
     let mut begins = [0; MAGIC.len()];
     let is_ours = file.read_exact(&mut begins).is_ok() && begins == MAGIC;

@@ -29,6 +29,6 @@ mod url;
 pub use counting::{Counting, Exchange, Op, OpTotals, Totals};
 pub use directory::{Directory, directory_url};
 pub use faulty::{Fault, Faulty};
-pub use open::{open, open_in};
+pub use open::{open, open_in, spell};
 pub use probe::{PROBE_RACES, probe};
 pub use settings::{Addressing, Environment, RemoteSettings, Tuning};

@@ -58,6 +58,19 @@ pub fn open_in(
     }
 }
 
+/// How a remote spells its own URL, or why a text is none. Asks for no credentials, and touches nothing.
+pub fn spell(url: &str) -> Result<String, RemoteError> {
+    Ok(match url::parse(url)? {
+        Place::Directory { root } => url::of_directory(&root).unwrap_or_else(|| url.to_owned()),
+        Place::Memory { name } => format!("mem://{name}"),
+        Place::S3 { bucket, prefix } => spelled(&format!("s3://{bucket}"), prefix.as_ref()),
+        Place::Minio { tls, host, bucket, prefix } => {
+            let scheme = if tls { "minio+https" } else { "minio" };
+            spelled(&format!("{scheme}://{host}/{bucket}"), prefix.as_ref())
+        }
+    })
+}
+
 fn spelled(base: &str, prefix: Option<&ObjectPath>) -> String {
     match prefix {
         Some(prefix) => format!("{base}/{prefix}"),

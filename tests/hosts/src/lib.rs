@@ -5,9 +5,12 @@
 //! 2. A machine is a folder, and losing it deletes the folder. What comes back is looked at by a stock SQLite.
 //!
 //! What may never enter: anything that other than tests depend on.
-//! Read next: `tests/hosts.rs`, then `tests/process.rs`; `tests/pages.rs` runs what `docs/hosts` shows.
+//! Read next: `tests/hosts.rs`, then `tests/process.rs`; `tests/pages.rs` runs what `docs/hosts` shows; [`told`] is for what goes
+//! wrong.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
+
+pub mod told;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

@@ -248,6 +248,9 @@ pub(crate) unsafe fn open(
             *out = flags_out;
         }
         if answer != code::OK {
+            if let Role::Main(main) = &role {
+                main.database.not_opened(&main.said);
+            }
             // It may be open all the same, and then it is ours to close.
             if !(*inner).methods.is_null()
                 && let Some(close) = (*(*inner).methods).close
