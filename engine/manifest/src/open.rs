@@ -4,7 +4,7 @@
 //!
 //! - **U1** One environment per directory and process. [`Environment::shared`] hands out the one that is open; heed refuses
 //!   a second.
-//! - **U2** LMDB alone touches its files. Nothing of ours opens `data.mdb` or `lock.mdb`: closing any descriptor of the lock
+//! - **U2** LMDB alone touches its files, but for a look at a data file that it has just refused. Nothing of ours otherwise opens `data.mdb` or `lock.mdb`: closing any descriptor of the lock
 //!   file would drop LMDB's POSIX locks on it (rule S9's reason), and writing to the data file would change mapped memory.
 //! - **U3** The map never moves under a transaction. Transactions live only inside [`Environment::read`] and
 //!   [`Environment::write`], which hold the slot's lock shared; whoever moves the map holds it alone.
@@ -22,6 +22,7 @@ use littoral_format::rows::number;
 use littoral_ports::ManifestError;
 use std::collections::BTreeMap;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard, TryLockError, Weak};
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ const MAP_BYTES_MAX: usize = 1 << 46;
 const TRIES: u32 = 64;
 /// How long another thread's use of an environment that is about to close, or its use across a fork, is waited for.
 const PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// What a disk writes whole: of a page that was begun, its head.
+const SECTOR: usize = 512;
 /// A disk with less room than this may be the reason of a write that was cut short.
 const ROOM_MIN: u64 = 4 << 20;
 
@@ -346,7 +349,7 @@ fn open(dir: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, ManifestError> 
                     dir.display()
                 )));
             }
-            // The disk was full when the file was begun.
+            // The disk was full when the file was begun, or the power failed.
             Err(heed::Error::Mdb(MdbError::Invalid)) if !begun_anew && is_torso(dir) => {
                 begun_anew = true;
                 std::fs::remove_file(dir.join(DATA)).map_err(|error| disk(dir, error))?;
@@ -356,11 +359,16 @@ fn open(dir: &Path, map_bytes: usize) -> Result<Env<WithoutTls>, ManifestError> 
     }
 }
 
-/// Whether the data file ends within its first two pages, which LMDB writes at once and before anything else: it never was an
-/// environment, and nothing is in it.
+/// Whether the data file was never finished: it ends within its first two pages, or one of them is empty. LMDB writes both at once, before
+/// anything else, and syncs them before anything that was committed: a full disk or a power failure came in between, and nothing is in it.
 fn is_torso(dir: &Path) -> bool {
     let page_bytes = rustix::param::page_size() as u64;
-    std::fs::metadata(dir.join(DATA)).is_ok_and(|data| data.len() < 2 * page_bytes)
+    let Ok(file) = std::fs::File::open(dir.join(DATA)) else { return false };
+    let is_empty = |page: u64| {
+        let mut head = [0; SECTOR];
+        file.read_exact_at(&mut head, page * page_bytes).is_ok() && head.iter().all(|byte| *byte == 0)
+    };
+    file.metadata().is_ok_and(|data| data.len() < 2 * page_bytes) || is_empty(0) || is_empty(1)
 }
 
 fn failed(dir: &Path, error: heed::Error) -> ManifestError {
@@ -407,7 +415,7 @@ mod tests {
     const PLACE: &str = "LITTORAL_MANIFEST_TEST_PLACE";
 
     #[test]
-    fn a_file_that_a_full_disk_cut_short_at_its_beginning_is_begun_anew() {
+    fn a_file_that_a_full_disk_or_a_power_failure_kept_from_beginning_is_begun_anew() {
         let dir = tempfile::tempdir().unwrap();
         drop(LmdbManifest::open(dir.path()).unwrap());
         let whole = std::fs::read(dir.path().join(DATA)).unwrap();
@@ -416,6 +424,13 @@ mod tests {
                 std::fs::write(dir.path().join(DATA), bytes).unwrap();
                 assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), []);
             }
+        }
+        // The power failed before it was synced for the first time: either of its first pages may be missing.
+        for (from, to) in [(0, 4096), (4096, 8192), (0, 8192)] {
+            let mut bytes = whole.clone();
+            bytes[from..to].fill(0);
+            std::fs::write(dir.path().join(DATA), bytes).unwrap();
+            assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), []);
         }
         // What is as long as an environment and is none stays.
         std::fs::write(dir.path().join(DATA), vec![7; 1 << 20]).unwrap();
