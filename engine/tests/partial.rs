@@ -99,7 +99,7 @@ async fn an_empty_machine_goes_on_writing_in_a_handful_of_requests_and_touches_w
     for chunk in (0..CHUNKS).map(ChunkId) {
         ops.push(ManifestOp::PutBase { chunk, base: base(geometry.span(chunk, page_count).unwrap()) });
     }
-    let body = littoral_types::Checkpoint { ops, schema: None, sessions: Vec::new() };
+    let body = littoral_types::Checkpoint { ops, schema: None, sessions: Vec::new(), wal: None, pages: Vec::new() };
     let draft = Draft {
         body: RecordBody::Checkpoint(body),
         commits: 1,

@@ -163,7 +163,13 @@ impl Volume {
             // Nothing makes these names smaller than half.
             many => {
                 let sessions = (0..many as u64).map(|serial| (name(), serial)).collect();
-                RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions })
+                RecordBody::Checkpoint(Checkpoint {
+                    ops: Vec::new(),
+                    schema: None,
+                    sessions,
+                    wal: None,
+                    pages: Vec::new(),
+                })
             }
         };
         let (figures, added) = (tail.figures, FooterFigures::default());
@@ -397,7 +403,7 @@ fn damages(bytes: &Bytes, chance: &Chance) -> Vec<(Vec<u8>, String)> {
 #[test]
 fn a_whole_volume_is_read_back_and_nothing_is_wrong_with_it() {
     run(async {
-        let mut volume = Volume::new(1).await;
+        let mut volume = Box::pin(Volume::new(1)).await;
         for lsn in volume.commits.keys() {
             assert!(volume.check(&At::Lsn(*lsn), "whole").await);
         }
@@ -412,7 +418,7 @@ fn a_whole_volume_is_read_back_and_nothing_is_wrong_with_it() {
 #[test]
 fn a_flipped_bit_or_a_missing_end_of_any_object_is_noticed_and_never_gives_wrong_bytes() {
     run(async {
-        let mut volume = Volume::new(2).await;
+        let mut volume = Box::pin(Volume::new(2)).await;
         let mut count = 0;
         for path in volume.exemplars() {
             let original = volume.original(&path);
@@ -440,7 +446,7 @@ fn a_flipped_bit_or_a_missing_end_of_any_object_is_noticed_and_never_gives_wrong
 #[test]
 fn an_object_under_the_name_of_another_of_its_kind_is_noticed_and_never_gives_wrong_bytes() {
     run(async {
-        let mut volume = Volume::new(3).await;
+        let mut volume = Box::pin(Volume::new(3)).await;
         let mut kinds: BTreeMap<String, Vec<ObjectPath>> = BTreeMap::new();
         for (path, _) in &volume.objects {
             kinds.entry(path.parts().nth(1).unwrap().to_owned()).or_default().push(path.clone());
@@ -467,7 +473,7 @@ fn an_object_under_the_name_of_another_of_its_kind_is_noticed_and_never_gives_wr
 #[test]
 fn an_object_that_is_gone_is_missed_and_never_made_up() {
     run(async {
-        let mut volume = Volume::new(4).await;
+        let mut volume = Box::pin(Volume::new(4)).await;
         let newest = volume.objects.iter().find(|(path, _)| path.as_str().contains("/log/")).unwrap().0.clone();
         for (path, original) in volume.objects.clone() {
             let how = format!("{path} is gone");
@@ -485,8 +491,8 @@ fn an_object_that_is_gone_is_missed_and_never_made_up() {
 #[test]
 fn objects_of_another_volume_are_noticed_and_never_give_wrong_bytes() {
     run(async {
-        let mut volume = Volume::new(5).await;
-        let other = Volume::new(6).await;
+        let mut volume = Box::pin(Volume::new(5)).await;
+        let other = Box::pin(Volume::new(6)).await;
         for (path, foreign) in &other.objects {
             let how = format!("{path} is another volume's");
             let here = volume.objects.iter().find(|(known, _)| known == path).cloned();
@@ -533,7 +539,7 @@ impl Volume {
 #[test]
 fn nothing_but_its_mark_tells_a_frame_from_that_of_another_blob() {
     run(async {
-        let volume = Volume::new(7).await;
+        let volume = Box::pin(Volume::new(7)).await;
         let frames: Vec<_> = volume
             .objects
             .iter()

@@ -20,7 +20,8 @@ fn large(chance: &Chance, session: &Session) -> Draft {
     // Names of sessions that nothing makes smaller than the record they travel in may be.
     let name = || (0..60).map(|_| format!("{:016x}", chance.number())).collect::<String>();
     let sessions = (0..2600).map(|serial| (name(), serial)).collect();
-    let body = RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions });
+    let body =
+        RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions, wal: None, pages: Vec::new() });
     Draft { body, commits: 1, figures: tail.figures, added: FooterFigures::default(), identities: Vec::new() }
 }
 

@@ -1,28 +1,37 @@
 //! What records say, before compression: one `Spell` a kind, behind a schema version.
 
 use crate::FormatError;
-use crate::nouns::record_kind;
+use crate::interior;
+use crate::nouns::{Ascending, record_kind};
 use crate::ops;
-use crate::wire::{In, Out, Spell};
-use littoral_types::limits::RECORD_BODY_MAX;
+use crate::wire::{In, Out, Spell, page_size_log2};
+use littoral_types::limits::{RECORD_BODY_MAX, RECORD_PAGES_BYTES_MAX};
 use littoral_types::{
-    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount, Prune,
-    RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment, Seq, VolumeMeta, WalMark,
+    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount,
+    PageSize, Prune, RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment, Seq,
+    SkeletonPage, VolumeMeta, WalMark,
 };
 
 pub(crate) const WHAT: &str = "record body";
-pub(crate) const VERSION: u16 = 1;
+/// Version 2 says where the WAL stood at a checkpoint, and is written where somebody knows. Version 3 says it or not, and brings
+/// pages along; it is written where there are any.
+pub(crate) const VERSION: u16 = 3;
 /// More than any list in a body can have: its bytes bound it.
 const MANY: usize = RECORD_BODY_MAX;
 
 pub(crate) fn encode(body: &RecordBody) -> Result<Vec<u8>, FormatError> {
     let mut out = Out::new(WHAT, 4096);
-    out.u16("schema version", VERSION);
+    let version = match body {
+        RecordBody::Checkpoint(Checkpoint { pages, .. }) if !pages.is_empty() => VERSION,
+        RecordBody::Checkpoint(Checkpoint { wal: Some(_), .. }) => 2,
+        _ => 1,
+    };
+    out.u16("schema version", version);
     match body {
         RecordBody::Claim(claim) => claim.put(&mut out),
         RecordBody::Release(release) => release.owner.put(&mut out),
         RecordBody::Segment(segment) => segment.put(&mut out),
-        RecordBody::Checkpoint(checkpoint) => checkpoint.put(&mut out),
+        RecordBody::Checkpoint(checkpoint) => put_checkpoint(&mut out, checkpoint),
         RecordBody::Coalesce(coalesce) => ops::put(&mut out, &coalesce.ops),
         RecordBody::Index(index) => index.put(&mut out),
         RecordBody::Prune(prune) => prune.put(&mut out),
@@ -33,13 +42,16 @@ pub(crate) fn encode(body: &RecordBody) -> Result<Vec<u8>, FormatError> {
 
 pub(crate) fn decode(kind: RecordKind, raw: &[u8]) -> Result<RecordBody, FormatError> {
     let mut input = In::new(WHAT, raw);
-    input.version(VERSION)?;
+    let version = input.version(VERSION)?;
+    if version > 1 && kind != RecordKind::Checkpoint {
+        return Err(input.invalid("a version that its kind does not have"));
+    }
     let input_mut = &mut input;
     let body = match kind {
         RecordKind::Claim => RecordBody::Claim(Claim::get(input_mut)?),
         RecordKind::Release => RecordBody::Release(Release { owner: Owner::get(input_mut)? }),
         RecordKind::Segment => RecordBody::Segment(Segment::get(input_mut)?),
-        RecordKind::Checkpoint => RecordBody::Checkpoint(Checkpoint::get(input_mut)?),
+        RecordKind::Checkpoint => RecordBody::Checkpoint(checkpoint(input_mut, version)?),
         RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: ops::get(input_mut)? }),
         RecordKind::Index => RecordBody::Index(Index::get(input_mut)?),
         RecordKind::Prune => RecordBody::Prune(Prune::get(input_mut)?),
@@ -80,18 +92,65 @@ pub(crate) fn put_schema(out: &mut Out, schema: Option<&SchemaSummary>) {
     out.optional("has a schema summary", schema, |out, schema| schema.put(out));
 }
 
-impl Spell for Checkpoint {
-    fn put(&self, out: &mut Out) {
-        put_schema(out, self.schema.as_ref());
-        put_sessions(out, &self.sessions);
-        ops::put(out, &self.ops);
+fn put_checkpoint(out: &mut Out, checkpoint: &Checkpoint) {
+    put_schema(out, checkpoint.schema.as_ref());
+    put_sessions(out, &checkpoint.sessions);
+    match (&checkpoint.wal, checkpoint.pages.is_empty()) {
+        (Some(wal), true) => wal.put(out),
+        (None, true) => {}
+        (wal, false) => {
+            out.optional("has a place in the WAL", wal.as_ref(), |out, wal| wal.put(out));
+            put_pages(out, &checkpoint.pages);
+        }
     }
+    ops::put(out, &checkpoint.ops);
+}
 
-    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
-        let schema = input.optional(SchemaSummary::get)?;
-        let sessions = input.list(2, MANY, get_session)?;
-        Ok(Self { ops: ops::get(input)?, schema, sessions })
+fn put_pages(out: &mut Out, pages: &[SkeletonPage]) {
+    let size = pages.first().and_then(|first| PageSize::new(first.image.len() as u64).ok());
+    let Some(size) = size else { return out.refuse("a page that travels along and is not a page long") };
+    out.u8("pages that travel along: size as a power of two", page_size_log2(size));
+    out.count("pages that travel along", pages.len());
+    out.limit(pages.len(), pages_max(size));
+    let mut place = Ascending::default();
+    for SkeletonPage { page, image } in pages {
+        place.put(out, *page);
+        if image.len() != size.len() {
+            out.refuse("a page that travels along and is not a page long");
+        }
+        let mut image = image.clone();
+        interior::turn(&mut image);
+        out.raw("page: bytes, turned", &image);
     }
+}
+
+fn pages_max(size: PageSize) -> usize {
+    (RECORD_PAGES_BYTES_MAX / size.len()).max(1)
+}
+
+fn get_pages(input: &mut In<'_>) -> Result<Vec<SkeletonPage>, FormatError> {
+    let size = input.page_size()?;
+    let mut place = Ascending::default();
+    let pages = input.list(1 + size.len(), pages_max(size), |input| {
+        let page = place.get(input)?;
+        let mut image = input.take(size.len())?.to_vec();
+        interior::turn_back(&mut image);
+        Ok(SkeletonPage { page, image })
+    })?;
+    // No pages are said by an earlier version.
+    if pages.is_empty() { Err(input.invalid("no pages that travel along")) } else { Ok(pages) }
+}
+
+fn checkpoint(input: &mut In<'_>, version: u16) -> Result<Checkpoint, FormatError> {
+    let schema = input.optional(SchemaSummary::get)?;
+    let sessions = input.list(2, MANY, get_session)?;
+    let wal = match version {
+        1 => None,
+        2 => Some(WalMark::get(input)?),
+        _ => input.optional(WalMark::get)?,
+    };
+    let pages = if version > 2 { get_pages(input)? } else { Vec::new() };
+    Ok(Checkpoint { ops: ops::get(input)?, schema, sessions, wal, pages })
 }
 
 pub(crate) fn put_owner(out: &mut Out, owner: Option<&Owner>) {

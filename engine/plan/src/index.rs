@@ -21,6 +21,20 @@ pub struct IndexWalk {
     pub records: Vec<Seq>,
 }
 
+/// Records that an index sums up, and that an opener reads all the same where few came since: they may have brought pages along.
+const BEFORE: u64 = 3;
+/// So few.
+const SINCE_MAX: usize = 8;
+
+impl IndexWalk {
+    /// The last of those that the newest index sums up, oldest first.
+    pub fn before(&self, snapshot: Seq) -> Vec<Seq> {
+        let Some(newest) = self.indexes.last().filter(|_| self.records.len() < SINCE_MAX) else { return Vec::new() };
+        let first = newest.0.saturating_sub(BEFORE).max(snapshot.0 + 1);
+        (first..newest.0).map(Seq).collect()
+    }
+}
+
 /// All names are known without reading anything, so that one parallel round fetches them.
 pub fn index_walk(snapshot: Seq, tail: Seq) -> IndexWalk {
     let newest = tail.0 / INDEX_EVERY * INDEX_EVERY;

@@ -1,6 +1,6 @@
 //! Where a checkpoint's pages come from.
 
-use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow};
+use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow, WalMark};
 
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +56,11 @@ pub trait PageSource: Send {
     /// Commits since the last checkpoint, as far as anybody counted; one at least.
     fn commits(&self) -> u64 {
         1
+    }
+
+    /// Where its WAL stands at that commit; `None` where there is none, or nobody can say.
+    fn wal(&self) -> Option<WalMark> {
+        None
     }
 
     /// Asked when everything was read. Size and number of pages may be others afterwards; the page size stays. Whoever reads

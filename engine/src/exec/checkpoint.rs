@@ -13,6 +13,7 @@
 
 use super::diff::{Difference, diff, reread};
 use super::partial;
+use super::skeleton;
 use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
@@ -135,6 +136,8 @@ pub async fn checkpoint(
     components.faults.reach("checkpoint.uploaded")?;
 
     let schema = schema(source)?;
+    let changed = rounds.iter().flat_map(|round| round.difference.identities.clone()).collect();
+    let pages = skeleton::changed(source, &writer.row().meta.identity_key, &changed)?;
     source.rest()?;
     let mut generation = writer.row().tail.figures.generation;
     // What segments brought is in it.
@@ -164,7 +167,13 @@ pub async fn checkpoint(
         delta: None,
     }));
     let draft = Draft {
-        body: RecordBody::Checkpoint(Checkpoint { ops: done.ops, schema, sessions: Vec::new() }),
+        body: RecordBody::Checkpoint(Checkpoint {
+            ops: done.ops,
+            schema,
+            sessions: Vec::new(),
+            wal: source.wal(),
+            pages,
+        }),
         commits: source.commits().max(1),
         figures: VolumeFigures { generation, page_size: Some(plan.page_size), page_count: plan.page_count },
         added: FooterFigures { pages: plan.changed_pages(), bytes: done.bytes },
@@ -400,9 +409,10 @@ impl<'a> Known<'a> {
 }
 
 /// The deltas that segments brought since the newest checkpoint, by chunk.
-type Unfolded = BTreeMap<ChunkId, Vec<DeltaId>>;
+pub(super) type Unfolded = BTreeMap<ChunkId, Vec<DeltaId>>;
 
-fn unfolded(writer: &Writer) -> Result<Unfolded, EngineError> {
+/// What segments brought since the newest checkpoint. No manifest snapshot that a writer starts from has any of it.
+pub(super) fn unfolded(writer: &Writer) -> Result<Unfolded, EngineError> {
     let mut unfolded = Unfolded::new();
     for op in partial::ops_since(writer)? {
         match op {

@@ -14,6 +14,7 @@ pub mod partial;
 pub mod prune;
 pub mod rebuild;
 pub mod restore;
+pub mod segment;
 pub mod skeleton;
 pub mod snapshot;
 pub mod stage;

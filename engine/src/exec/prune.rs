@@ -191,7 +191,8 @@ async fn floor(log: &Log, opened: &Opened, options: &Options, now: u64) -> Resul
         history.iter().find(|record| record.time_ms.saturating_add(options.grace_ms) > now).map(|record| record.seq);
     let floor = young.map_or(kept.seq, |young| young.min(kept.seq));
     // The state at the floor must be a checkpoint's, so that a manifest snapshot there is one to restore.
-    Ok(points.iter().rfind(|point| point.seq <= floor).map(|point| point.seq))
+    let checkpoints = history.iter().filter(|record| record.kind == RecordKind::Checkpoint);
+    Ok(checkpoints.rev().find(|record| record.seq <= floor).map(|record| record.seq))
 }
 
 /// What every record from the floor on needs.

@@ -3,10 +3,11 @@
 //!
 //! A skeleton is a hint: pages that make no sense as a B-tree are passed over, never followed, never an error.
 
-use littoral_plan::btree::{Node, schema_rows};
+use littoral_format::identity;
+use littoral_plan::btree::{Node, NodeKind, kind, schema_rows};
 use littoral_ports::{PageSource, SourceError};
-use littoral_types::limits::SKELETON_BYTES_MAX;
-use littoral_types::{PageNo, Skeleton, SkeletonPage};
+use littoral_types::limits::{RECORD_PAGES_BYTES_MAX, SKELETON_BYTES_MAX};
+use littoral_types::{IdentityKey, PageIdentity, PageNo, Skeleton, SkeletonPage};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Collects the skeleton of a database.
@@ -96,4 +97,36 @@ impl Walk<'_> {
         roots.dedup();
         Ok(roots)
     }
+}
+
+/// Changed pages that are looked at: what changed more is soon summed up by a manifest snapshot.
+const LOOKED_AT_MAX: usize = 1024;
+
+/// Of the pages that a checkpoint changed those that nearly every query needs: they travel in its record, so that whoever opens the volume has
+/// them with it. Page 1 changes with every transaction; without this it would cost every first query a round trip.
+///
+/// Page 1, then interior pages, as far as a byte budget reaches: as they were published, and no others.
+pub(super) fn changed(
+    source: &mut dyn PageSource,
+    key: &IdentityKey,
+    changed: &BTreeMap<PageNo, PageIdentity>,
+) -> Result<Vec<SkeletonPage>, SourceError> {
+    let size = source.page_size().len();
+    let most = (RECORD_PAGES_BYTES_MAX / size).max(1);
+    let mut pages = Vec::new();
+    for (page, published) in changed.iter().take(LOOKED_AT_MAX) {
+        if pages.len() >= most {
+            break;
+        }
+        if source.lock_page() == Some(*page) || !source.page_count().holds(*page) {
+            continue;
+        }
+        let mut image = vec![0; size];
+        source.read(*page, &mut image)?;
+        let is_wanted = *page == PageNo::FIRST || kind(*page, &image).is_some_and(NodeKind::is_interior);
+        if is_wanted && identity::of(key, &image) == *published {
+            pages.push(SkeletonPage { page: *page, image });
+        }
+    }
+    Ok(pages)
 }

@@ -61,14 +61,15 @@ pub async fn snapshot_if_due(
     if snapshot_due(&pressure) { write_snapshot(writer, source).await.map(Some) } else { Ok(None) }
 }
 
-/// Writes a manifest snapshot of the tail, and the head. Doing it again at the same tail finds it done.
+/// Writes a manifest snapshot of the tail, and the head. Doing it again at the same tail finds it done. Where segments came since the
+/// newest checkpoint nothing is written: that what is to be folded stands behind the newest snapshot is how the next one finds it.
 pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSource>) -> Result<Written, EngineError> {
     writer.settle().await?;
     let row = writer.row().clone();
     let tail = &row.tail;
     let faults = writer.components().faults.clone();
-    if tail.snapshot == tail.seq {
-        return Ok(Written { seq: tail.seq, shards: 0, rows: 0, bytes: 0 });
+    if tail.snapshot == tail.seq || !super::checkpoint::unfolded(writer)?.is_empty() {
+        return Ok(Written { seq: tail.snapshot, shards: 0, rows: 0, bytes: 0 });
     }
     let previous = match tail.snapshot {
         Seq::ZERO => None,

@@ -53,6 +53,7 @@ impl Holding {
             snapshot: None,
             ops: Vec::new(),
             recent: Vec::new(),
+            brought: Vec::new(),
             seen: opened.seen,
         };
         let task = tokio::spawn(hold(log.clone(), components.clone(), opened, tell, key.clone()));

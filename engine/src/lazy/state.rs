@@ -1,6 +1,7 @@
 //! A state of a volume: the manifest snapshot it starts from, and what was done since.
 
 use crate::log::Opened;
+use crate::log::read::Brought;
 use bytes::Bytes;
 use littoral_format::shard::row_span;
 use littoral_types::{
@@ -117,14 +118,28 @@ impl Directory {
     }
 }
 
-/// Takes the skeleton's pages that nothing has changed since: the others are fetched like any page.
+/// Takes the pages of the skeleton, and those that records brought along since, that nothing has changed since: the others are fetched like
+/// any page.
 pub(super) fn skeleton(opened: &mut Opened) -> BTreeMap<PageNo, Bytes> {
-    let Some(snapshot) = &mut opened.snapshot else { return BTreeMap::new() };
-    let pages = std::mem::take(&mut snapshot.skeleton.pages);
-    let numbers: Vec<PageNo> = pages.iter().map(|kept| kept.page).collect();
-    let unchanged = unchanged(numbers, snapshot.figures, opened.ops.iter());
-    let kept = pages.into_iter().filter(|kept| unchanged.contains(&kept.page));
-    kept.map(|kept| (kept.page, Bytes::from(kept.image))).collect()
+    let mut found: BTreeMap<PageNo, Bytes> = BTreeMap::new();
+    let begin = opened.snapshot.iter_mut().map(|snapshot| Brought {
+        figures: snapshot.figures,
+        pages: std::mem::take(&mut snapshot.skeleton.pages),
+        ops: 0,
+    });
+    let all: Vec<Brought> = begin.chain(std::mem::take(&mut opened.brought)).collect();
+    // What a newer record brings is what it is now.
+    for Brought { figures, mut pages, ops } in all.into_iter().rev() {
+        pages.retain(|kept| !found.contains_key(&kept.page));
+        if pages.is_empty() || figures.page_size != opened.tail.figures.page_size {
+            continue;
+        }
+        let numbers: Vec<PageNo> = pages.iter().map(|kept| kept.page).collect();
+        let unchanged = unchanged(numbers, figures, opened.ops.iter().skip(ops));
+        let kept = pages.into_iter().filter(|kept| unchanged.contains(&kept.page));
+        found.extend(kept.map(|kept| (kept.page, Bytes::from(kept.image))));
+    }
+    found
 }
 
 /// Those of some pages that operations since a state cannot have changed. Of the others nobody knows.

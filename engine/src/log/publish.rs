@@ -72,6 +72,17 @@ impl Writer {
         self.row.tail.incarnation == self.incarnation
     }
 
+    /// What the frames of its record at this place say of themselves: no other record's do.
+    pub(crate) fn mark_of(&self, seq: Seq) -> u64 {
+        let mut hasher = format::hash::BlobHasher::new();
+        hasher.update(&self.row.meta.identity_key.0);
+        hasher.update(&self.incarnation.0);
+        hasher.update(&seq.0.to_le_bytes());
+        hasher.update(&self.row.tail.hash.0);
+        let [a, b, c, d, e, f, g, h, ..] = hasher.finish().0.0;
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// The log it extends.
     pub const fn log(&self) -> &Log {
         &self.log
@@ -264,7 +275,7 @@ impl Writer {
         self.commit(intent, record.body).await
     }
 
-    async fn upload_body(&self, name: &BlobName, bytes: &[u8]) -> Result<(), EngineError> {
+    pub(crate) async fn upload_body(&self, name: &BlobName, bytes: &[u8]) -> Result<(), EngineError> {
         let body = InMemory::new(Bytes::copy_from_slice(bytes));
         Ok(self.log.remote().upload(&keys::blob(self.log.name(), name), &body).await?)
     }

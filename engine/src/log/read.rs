@@ -10,13 +10,13 @@ use littoral_ports::{Remote, RemoteError};
 use littoral_types::limits::INDEX_EVERY;
 use littoral_types::{
     BodyPlace, ByteSpan, Coalesce, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordKind, RecordSummary, Seq,
-    Snapshot, TailRow, VolumeId, VolumeMeta, VolumeName,
+    SkeletonPage, Snapshot, TailRow, VolumeFigures, VolumeId, VolumeMeta, VolumeName,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Records fetched at once.
-pub(crate) const RECORDS_IN_FLIGHT: usize = 32;
+/// Records fetched at once: all that an opening reads, the records of one index and the indexes before them, so that it waits once.
+pub(crate) const RECORDS_IN_FLIGHT: usize = 2 * INDEX_EVERY as usize;
 /// How many manifest snapshots are tried where the one that a record names is gone.
 const SNAPSHOTS_TRIED: usize = 8;
 /// How often a log is opened again because a pruner went past the reader.
@@ -77,8 +77,21 @@ pub struct Opened {
     pub ops: Vec<ManifestOp>,
     /// The newest records, oldest first: all since the newest index, and those that the index lists.
     pub recent: Vec<RecordSummary>,
+    /// Pages that came along with those records, oldest first.
+    pub brought: Vec<Brought>,
     /// The newest record that was known when it was opened: pinners look at what came after (rule P2).
     pub seen: Seq,
+}
+
+/// Pages of a state that nearly every query needs, as a record brings them.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// As of that record.
+    pub figures: VolumeFigures,
+    /// The pages.
+    pub pages: Vec<SkeletonPage>,
+    /// How many operations of [`Opened::ops`] were done by then.
+    pub ops: usize,
 }
 
 /// A header, and the body where a glance needs it.
@@ -128,9 +141,16 @@ pub fn advance(tail: &TailRow, envelope: &format::record::Envelope, body: &Recor
         ..tail.clone()
     };
     match body {
-        RecordBody::Claim(claim) => next.owner = Some(claim.owner.clone()),
+        // Another machine's WAL, or one that went on meanwhile.
+        RecordBody::Claim(claim) => (next.owner, next.wal) = (Some(claim.owner.clone()), None),
         RecordBody::Release(_) => next.owner = None,
-        RecordBody::Checkpoint(checkpoint) => next.schema = checkpoint.schema.or(next.schema),
+        RecordBody::Checkpoint(checkpoint) => {
+            next.schema = checkpoint.schema.or(next.schema);
+            if checkpoint.wal.is_some() || !header.lsns.is_empty() {
+                next.wal = checkpoint.wal;
+            }
+        }
+        RecordBody::Segment(segment) => next.wal = segment.wal,
         RecordBody::Index(index) => {
             next.index = Some((header.seq, envelope.hash));
             next.owner = index.owner.clone();
@@ -138,9 +158,34 @@ pub fn advance(tail: &TailRow, envelope: &format::record::Envelope, body: &Recor
             next.floor = next.floor.max(index.floor);
         }
         RecordBody::Prune(prune) => next.floor = next.floor.max(prune.floor),
-        RecordBody::Segment(_) | RecordBody::Coalesce(_) => {}
+        RecordBody::Coalesce(_) => {}
     }
     next
+}
+
+fn brought_by(record: &ReadRecord, ops: usize) -> Option<Brought> {
+    match &record.body {
+        RecordBody::Checkpoint(checkpoint) if !checkpoint.pages.is_empty() => {
+            Some(Brought { figures: record.envelope.header.figures, pages: checkpoint.pages.clone(), ops })
+        }
+        _ => None,
+    }
+}
+
+/// What records brought that an index sums up: those that it lists, and no other that stands in their place; without what a later one
+/// of them changed.
+fn summed_up(before: &[ReadRecord], listed: &[RecordSummary], ops: usize) -> Vec<Brought> {
+    let is_listed = |record: &ReadRecord| listed.iter().any(|known| known.hash == record.envelope.hash);
+    let mut found = Vec::new();
+    for (at, record) in before.iter().enumerate() {
+        let Some(mut brought) = brought_by(record, ops).filter(|_| is_listed(record)) else { continue };
+        let later = before.iter().skip(at + 1);
+        let numbers = brought.pages.iter().map(|kept| kept.page).collect();
+        let kept = crate::lazy::state::unchanged(numbers, brought.figures, later.flat_map(|later| later.body.ops()));
+        brought.pages.retain(|page| kept.contains(&page.page));
+        found.push(brought);
+    }
+    found
 }
 
 /// Before a volume's first record.
@@ -159,6 +204,7 @@ pub fn tail_before_all() -> TailRow {
         index: None,
         floor: Seq::ZERO,
         seen_ms: 0,
+        wal: None,
     }
 }
 
@@ -182,6 +228,7 @@ fn tail_of(snapshot: &Snapshot) -> TailRow {
         index: None,
         floor: snapshot.floor,
         seen_ms: 0,
+        wal: None,
     }
 }
 
@@ -327,7 +374,7 @@ impl Log {
     /// Opens the log at a manifest snapshot alone, as a named snapshot keeps it: no record is needed.
     pub async fn open_snapshot(&self, seq: Seq) -> Result<Option<Opened>, EngineError> {
         let Some(snapshot) = self.snapshot(seq).await? else { return Ok(None) };
-        self.chain(Some(snapshot), Vec::new(), 0, seq).await.map(Some)
+        self.chain(Some(snapshot), Vec::new(), 0, Vec::new(), seq).await.map(Some)
     }
 
     pub(crate) fn inconsistent(&self, detail: String) -> EngineError {
@@ -500,12 +547,19 @@ impl Log {
             })
             .buffered(RECORDS_IN_FLIGHT)
             .try_collect::<Vec<ReadRecord>>();
-        let (snapshot, records) = futures::future::try_join(snapshot, records).await?;
+        // Records that the newest index sums up may have brought pages; a pruner may have taken them.
+        let before = stream::iter(walk.before(start))
+            .map(|seq| async move { self.record(seq).await.unwrap_or_default() })
+            .buffered(RECORDS_IN_FLIGHT)
+            .filter_map(|record| async move { record })
+            .collect::<Vec<ReadRecord>>();
+        let before = async { Ok::<_, EngineError>(before.await) };
+        let (snapshot, records, before) = futures::future::try_join3(snapshot, records, before).await?;
         // The snapshot of the tail itself is written after it, so that the tail does not know it.
         if records.last().is_some_and(|newest: &ReadRecord| newest.envelope.header.snapshot > start) {
             return Ok(None);
         }
-        self.chain(snapshot, records, walk.indexes.len(), tail).await.map(Some)
+        self.chain(snapshot, records, walk.indexes.len(), before, tail).await.map(Some)
     }
 
     /// Checks that what was read is one chain and folds it.
@@ -514,6 +568,7 @@ impl Log {
         snapshot: Option<Snapshot>,
         records: Vec<ReadRecord>,
         indexes: usize,
+        before: Vec<ReadRecord>,
         tail: Seq,
     ) -> Result<Opened, EngineError> {
         let broken = |source| EngineError::Chain { volume: self.url(), source };
@@ -521,6 +576,7 @@ impl Log {
         let mut meta = snapshot.as_ref().map(|snapshot| snapshot.volume.clone());
         let mut ops = Vec::new();
         let mut recent: Vec<RecordSummary> = Vec::new();
+        let mut brought: Vec<Brought> = Vec::new();
         for (at, record) in records.iter().enumerate() {
             let header = &record.envelope.header;
             if at < indexes {
@@ -541,6 +597,10 @@ impl Log {
             }
             row = advance(&row, &record.envelope, &record.body);
             ops.extend_from_slice(record.body.ops());
+            if at + 1 == indexes {
+                brought.extend(summed_up(&before, &recent, ops.len()));
+            }
+            brought.extend(brought_by(record, ops.len()));
         }
         if row.seq != tail {
             return Err(self.inconsistent(format!("the log was opened at record {} instead of {tail}", row.seq)));
@@ -567,7 +627,7 @@ impl Log {
                 ),
             });
         }
-        Ok(Opened { meta, tail: row, snapshot, ops, recent, seen: tail })
+        Ok(Opened { meta, tail: row, snapshot, ops, recent, brought, seen: tail })
     }
 
     /// An index does not follow from the record read before it, so that other things are checked: that nothing is missing

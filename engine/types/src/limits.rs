@@ -18,6 +18,10 @@ pub const DELTAS_PER_CHUNK_MAX: usize = 4096;
 pub const RECORD_INLINE_MAX: usize = 1 << 20;
 /// A segment's frames travel in its record up to here, as a blob above.
 pub const SEGMENT_INLINE_MAX: usize = 1 << 20;
+/// Patches that stand on one another before a page travels whole again.
+pub const PATCHES_MAX: u32 = 8;
+/// Pages that a shipper remembers as it shipped them, in memory.
+pub const SHIPPED_BYTES_MAX: usize = 32 << 20;
 /// A record's body, decoded. A first checkpoint of 16 TB stays below.
 pub const RECORD_BODY_MAX: usize = 1 << 30;
 /// One record in so many is an index (rule P8).
@@ -34,6 +38,8 @@ pub const HEAD_INLINE_MAX: usize = 2 << 20;
 pub const SNAPSHOT_ROWS_MAX: u64 = 96 << 10;
 /// The skeleton's pages, uncompressed.
 pub const SKELETON_BYTES_MAX: usize = 4 << 20;
+/// Pages of the skeleton that changed travel in a checkpoint's record up to here, uncompressed; one page always does.
+pub const RECORD_PAGES_BYTES_MAX: usize = 32 << 10;
 /// Rows that a lazy reader keeps, in memory: those of some 16 GB of 4 KiB pages.
 pub const LAZY_ROWS_BYTES_MAX: usize = 48 << 20;
 /// Statements whose programs a reader of a database that is not all here remembers.

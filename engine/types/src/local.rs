@@ -2,7 +2,7 @@
 
 use crate::{
     BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, RecordHash, RecordSummary,
-    SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeMeta,
+    SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeMeta, WalMark,
 };
 
 /// Where a volume's log ends, as far as this store knows.
@@ -32,6 +32,9 @@ pub struct TailRow {
     pub index: Option<(Seq, RecordHash)>,
     /// The newest prune's floor.
     pub floor: Seq,
+    /// Where the WAL stood at the last commit, as its record says. `None` where no record says it: then nothing follows but a
+    /// checkpoint.
+    pub wal: Option<WalMark>,
     /// When the remote's tail was last seen to be this one, by the wall clock (rule P5). Zero while the rows behind it are
     /// still being rebuilt: then nothing here is to be relied on.
     pub seen_ms: u64,

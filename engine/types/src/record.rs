@@ -2,7 +2,7 @@
 
 use crate::{
     BlobName, BlobRef, Epoch, Generation, Incarnation, Lsn, LsnRange, ManifestOp, PageCount, PageSize, RecordHash, Seq,
-    StoreId, VolumeId, VolumeMeta,
+    SkeletonPage, StoreId, VolumeId, VolumeMeta,
 };
 use std::fmt;
 
@@ -209,7 +209,7 @@ pub struct Commit {
     pub session: Option<(String, u64)>,
 }
 
-/// Where in the WAL a segment's last frame stood (rule S2).
+/// Where in the WAL the last frame stood that a record holds (rule S2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WalMark {
     /// The WAL header's salts.
@@ -266,6 +266,10 @@ pub struct Checkpoint {
     pub schema: Option<SchemaSummary>,
     /// Sessions whose serial changed (rule P10).
     pub sessions: Vec<(String, u64)>,
+    /// Where the WAL stood: segments go on from there. `None` where nobody knows, or where there is no WAL.
+    pub wal: Option<WalMark>,
+    /// Pages that nearly every query needs, of those that changed, as of this record: whoever opens the volume has them then.
+    pub pages: Vec<SkeletonPage>,
 }
 
 /// Deltas folded into fewer; no page changes.

@@ -325,7 +325,7 @@ pub async fn same_as_model(
         let Some(span) = geometry.span(ChunkId(chunk), figures.page_count) else { continue };
         let row = rows.get(&ChunkId(chunk)).ok_or_else(|| wrong(format!("chunk {chunk} has no row")))?;
         let wanted: Vec<PageNo> = span.pages().collect();
-        let pages = fetch::pages(log, row, page_size, &wanted).await?;
+        let pages = fetch::pages(log, row, page_size, &opened.meta.identity_key, &wanted).await?;
         for page in wanted {
             if pages.get(&page).map(|bytes| &bytes[..]) != model.page(page) {
                 return Err(wrong(format!("page {page} of LSN {} is another", opened.tail.lsn)));

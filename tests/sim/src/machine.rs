@@ -292,7 +292,7 @@ impl Machine {
         let figures = session.writer.row().tail.figures;
         let ops = vec![ManifestOp::Resize { page_count: figures.page_count }];
         let draft = Draft {
-            body: RecordBody::Checkpoint(Checkpoint { ops, schema: None, sessions }),
+            body: RecordBody::Checkpoint(Checkpoint { ops, schema: None, sessions, wal: None, pages: Vec::new() }),
             commits: 1,
             figures,
             added: FooterFigures::default(),

@@ -24,11 +24,21 @@ fn encode<T: Spell>(what: &'static str, version: u16, value: &T) -> Result<Vec<u
 }
 
 fn decode<T: Spell>(what: &'static str, version: u16, bytes: &[u8]) -> Result<T, FormatError> {
+    decode_with(what, version, bytes, |input, _| T::get(input))
+}
+
+/// The same where versions differ.
+fn decode_with<T>(
+    what: &'static str,
+    newest: u16,
+    bytes: &[u8],
+    get: impl FnOnce(&mut In<'_>, u16) -> Result<T, FormatError>,
+) -> Result<T, FormatError> {
     // Before the checksum, which a newer layout may keep elsewhere.
-    In::new(what, bytes).version(version)?;
+    In::new(what, bytes).version(newest)?;
     let mut input = In::checked(what, bytes)?;
-    input.version(version)?;
-    let value = T::get(&mut input)?;
+    let version = input.version(newest)?;
+    let value = get(&mut input, version)?;
     input.end()?;
     Ok(value)
 }

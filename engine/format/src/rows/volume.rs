@@ -4,20 +4,27 @@ use crate::wire::{In, Out, Spell};
 use crate::{FormatError, body};
 use littoral_types::{
     Epoch, Incarnation, Lsn, Owner, RecordHash, SchemaSummary, Seq, TailRow, VolumeFigures, VolumeMeta, VolumeRow,
+    WalMark,
 };
 
 /// The newest layout.
-pub const VERSION: u16 = 1;
+///
+/// Version 2 says where the WAL stood at the last commit, and is written where somebody knows.
+pub const VERSION: u16 = 2;
 const WHAT: &str = "volume row";
 
 /// Spells it.
 pub fn encode(row: &VolumeRow) -> Result<Vec<u8>, FormatError> {
-    super::encode(WHAT, VERSION, row)
+    super::encode(WHAT, if row.tail.wal.is_some() { VERSION } else { 1 }, row)
 }
 
 /// Reads it.
 pub fn decode(bytes: &[u8]) -> Result<VolumeRow, FormatError> {
-    super::decode(WHAT, VERSION, bytes)
+    super::decode_with(WHAT, VERSION, bytes, |input, version| {
+        let mut row = VolumeRow::get(input)?;
+        row.tail.wal = if version > 1 { Some(WalMark::get(input)?) } else { None };
+        Ok(row)
+    })
 }
 
 impl Spell for VolumeRow {
@@ -28,8 +35,12 @@ impl Spell for VolumeRow {
             out.varint("fenced: epoch", epoch.0);
             owner.put(out);
         });
+        if let Some(wal) = &self.tail.wal {
+            wal.put(out);
+        }
     }
 
+    /// Without what version 2 added at its end.
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
         Ok(Self {
             meta: VolumeMeta::get(input)?,
@@ -74,6 +85,7 @@ impl Spell for TailRow {
             index: input.optional(|input| Ok((Seq(input.varint()?), RecordHash(input.array()?))))?,
             floor: Seq(input.varint()?),
             seen_ms: input.varint()?,
+            wal: None,
         })
     }
 }

@@ -256,6 +256,14 @@ impl Chance {
         (self.text(), self.number())
     }
 
+    fn wal(&mut self) -> WalMark {
+        WalMark {
+            salts: [self.bits() as u32, self.bits() as u32],
+            frame: self.number(),
+            checksum: [self.bits() as u32, self.bits() as u32],
+        }
+    }
+
     /// The segment of a record at a place: whole pages, zeros and patches of a few chunks.
     fn segment(&mut self, seq: Seq) -> Segment {
         let page_size = PageSize::new(512 << self.below(3)).unwrap();
@@ -269,11 +277,7 @@ impl Chance {
                 session: chance.option(Self::session),
             }
         });
-        let wal = self.option(|chance| WalMark {
-            salts: [chance.bits() as u32, chance.bits() as u32],
-            frame: chance.number(),
-            checksum: [chance.bits() as u32, chance.bits() as u32],
-        });
+        let wal = self.option(Self::wal);
         let page_count = PageCount(1 << 20);
         let generation = Generation(1 + self.below(1000));
         let stand = segment::Stand { generation, seq, mark: self.bits(), page_count };
@@ -311,6 +315,16 @@ impl Chance {
         }
     }
 
+    fn travelling(&mut self) -> Vec<SkeletonPage> {
+        let size = self.pick(&[512, 4096, 65_536]);
+        let numbers = self.list(((32 << 10) / size).max(1), |chance| chance.number() % 1000 + 1);
+        let numbers: std::collections::BTreeSet<u64> = numbers.into_iter().collect();
+        let pages = numbers
+            .into_iter()
+            .map(|number| SkeletonPage { page: PageNo::new(number).unwrap(), image: self.bytes(size as usize) });
+        pages.collect()
+    }
+
     pub(super) fn body(&mut self, kind: RecordKind) -> RecordBody {
         match kind {
             RecordKind::Claim => RecordBody::Claim(Claim {
@@ -324,6 +338,8 @@ impl Chance {
                 ops: self.ops(),
                 schema: self.option(Self::schema),
                 sessions: self.list(3, Self::session),
+                wal: self.option(Self::wal),
+                pages: self.travelling(),
             }),
             RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: self.ops() }),
             RecordKind::Index => RecordBody::Index(Index {
@@ -463,6 +479,7 @@ impl Chance {
                 index: self.option(|chance| (Seq(chance.number()), RecordHash(chance.array()))),
                 floor: Seq(self.number()),
                 seen_ms: self.number(),
+                wal: self.option(Self::wal),
             },
             fenced: self.option(|chance| (Epoch(chance.number()), chance.owner())),
         }

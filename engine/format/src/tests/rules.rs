@@ -197,8 +197,12 @@ fn a_newer_version_is_told_from_damage() {
         let magic = !matches!(sample.entry, "rows" | "frame" | "patch");
         let at = if magic { 4 } else { 0 };
         let mut bytes = (sample.encode)();
-        // A head is as it was; what lies in it has a version of its own.
-        let newest = if sample.name == "head" { 1 } else { sample.version };
+        // An older layout that is still written where it says everything.
+        if all().iter().any(|other| other.name == sample.name && other.version > sample.version) {
+            continue;
+        }
+        // Heads and records are as they were; what lies in them has a version of its own.
+        let newest = if sample.name == "head" || sample.entry == "record" { 1 } else { sample.version };
         assert_eq!(bytes[at..at + 2], newest.to_le_bytes(), "{}", sample.name);
         bytes[at..at + 2].copy_from_slice(&(newest + 1).to_le_bytes());
         let read = (sample.reads)(&bytes);

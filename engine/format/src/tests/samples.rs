@@ -148,6 +148,8 @@ pub(super) fn a_record(kind: RecordKind) -> Record {
             ops: ops(),
             schema: Some(schema()),
             sessions: vec![("import".to_owned(), 7)],
+            wal: None,
+            pages: Vec::new(),
         }),
         RecordKind::Coalesce => RecordBody::Coalesce(Coalesce {
             ops: vec![ManifestOp::ReplaceDeltas {
@@ -247,7 +249,7 @@ fn a_segment() -> Segment {
                 session: Some(("import".to_owned(), 7)),
             },
         ],
-        wal: Some(WalMark { salts: [0x0102_0304, 0x0506_0708], frame: 200, checksum: [9, 10] }),
+        wal: Some(wal()),
         ops: [vec![ManifestOp::Resize { page_count: PageCount(40) }], ops].concat(),
         frames,
     }
@@ -365,9 +367,38 @@ fn a_volume_row() -> VolumeRow {
             index: Some((Seq(64), RecordHash(bits(0x90)))),
             floor: Seq(5),
             seen_ms: 1_700_000_003_000,
+            wal: None,
         },
         fenced: Some((Epoch(3), owner())),
     }
+}
+
+fn wal() -> WalMark {
+    WalMark { salts: [0x0102_0304, 0x0506_0708], frame: 200, checksum: [9, 10] }
+}
+
+fn a_volume_row_with_a_wal() -> VolumeRow {
+    let row = a_volume_row();
+    VolumeRow { tail: TailRow { wal: Some(wal()), ..row.tail }, ..row }
+}
+
+/// One that says where the WAL stood.
+fn a_checkpoint() -> Record {
+    let mut record = a_record(RecordKind::Checkpoint);
+    if let RecordBody::Checkpoint(checkpoint) = &mut record.body {
+        checkpoint.wal = Some(wal());
+    }
+    record
+}
+
+/// One that brings pages along.
+fn a_travelling_checkpoint() -> Record {
+    let mut record = a_checkpoint();
+    if let RecordBody::Checkpoint(checkpoint) = &mut record.body {
+        checkpoint.pages =
+            vec![SkeletonPage { page: page(1), image: text(1) }, SkeletonPage { page: page(3), image: text(3) }];
+    }
+    record
 }
 
 fn a_change() -> Change {
@@ -436,6 +467,27 @@ pub(super) fn all() -> Vec<Sample> {
         sample("record-release", "record", a_record_of!(Release)),
         sample("record-segment", "record", a_record_of!(Segment)),
         sample("record-checkpoint", "record", a_record_of!(Checkpoint)),
+        second(
+            "record-checkpoint",
+            "record",
+            (
+                || record::encode(&a_checkpoint(), Seq(300)).unwrap().object,
+                |bytes| {
+                    let (envelope, body) = record::decode(bytes, None)?;
+                    Ok(a_checkpoint() == Record { header: envelope.header, body })
+                },
+            ),
+        ),
+        Sample {
+            name: "record-checkpoint",
+            version: 3,
+            entry: "record",
+            encode: || record::encode(&a_travelling_checkpoint(), Seq(300)).unwrap().object,
+            reads: |bytes| {
+                let (envelope, body) = record::decode(bytes, None)?;
+                Ok(a_travelling_checkpoint() == Record { header: envelope.header, body })
+            },
+        },
         sample("record-coalesce", "record", a_record_of!(Coalesce)),
         sample("record-index", "record", a_record_of!(Index)),
         sample("record-prune", "record", a_record_of!(Prune)),
@@ -478,6 +530,7 @@ pub(super) fn all() -> Vec<Sample> {
         second("head", "head", (|| head::encode(&a_head()).unwrap(), |bytes| Ok(head::decode(bytes)? == a_head()))),
         sample("pin", "pin", (|| pin::encode(&a_pin()).unwrap(), |bytes| Ok(pin::decode(bytes)? == a_pin()))),
         sample("row-volume", "rows", row!(volume, a_volume_row)),
+        second("row-volume", "rows", row!(volume, a_volume_row_with_a_wal)),
         sample("row-base", "rows", row!(base, base)),
         sample("row-delta", "rows", row!(delta, delta)),
         sample("row-change", "rows", row!(change, a_change)),

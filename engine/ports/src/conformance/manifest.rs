@@ -91,6 +91,7 @@ pub fn row(number: u8, seq: u64) -> VolumeRow {
             index: Some((Seq(64), RecordHash([6; 32]))),
             floor: Seq::ZERO,
             seen_ms: 5,
+            wal: None,
         },
         fenced: None,
     }

@@ -1,0 +1,113 @@
+//! What a shipper remembers of pages as it shipped them, up to a bound: the versions that patches stand on.
+
+use super::Before;
+use crate::error::EngineError;
+use littoral_format::identity;
+use littoral_format::segment::Stand;
+use littoral_ports::Manifest;
+use littoral_types::limits::{PATCHES_MAX, SHIPPED_BYTES_MAX};
+use littoral_types::{DeltaId, Epoch, Form, Generation, IdentityKey, PageNo, VolumeId};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Pages as they were shipped last.
+#[derive(Debug, Default)]
+pub struct Shipped {
+    pages: BTreeMap<PageNo, Version>,
+    /// In the order in which they came; older ones go first. Some have come again since.
+    order: VecDeque<(PageNo, u64)>,
+    bytes: usize,
+    tick: u64,
+    /// The term, and the newest generation when it was seen first: what was checkpointed since is the term's own.
+    since: Option<(Epoch, Generation)>,
+    generation: Generation,
+}
+
+#[derive(Debug)]
+struct Version {
+    image: Vec<u8>,
+    /// Patches that it stands on.
+    depth: u32,
+    delta: Option<DeltaId>,
+    tick: u64,
+}
+
+impl Shipped {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Where the volume stands now. Another term begins with nothing.
+    pub(super) fn stand_at(&mut self, epoch: Epoch, generation: Generation) {
+        if self.since.is_none_or(|(of, _)| of != epoch) {
+            *self = Self { since: Some((epoch, generation)), ..Self::default() };
+        }
+        self.generation = generation;
+    }
+
+    /// The volume's newest version of a page, and the patches that it stands on: where it is known for certain, and one more patch
+    /// may stand on it.
+    pub(super) fn newest(
+        &mut self,
+        manifest: &dyn Manifest,
+        volume: &VolumeId,
+        key: &IdentityKey,
+        page: PageNo,
+        before: Before<'_>,
+    ) -> Result<Option<(Vec<u8>, u32)>, EngineError> {
+        let newest = manifest.newest_delta(volume, page)?.filter(|id| id.is_of_segment());
+        let kept = self.pages.get(&page);
+        if let Some(id) = newest {
+            let same = kept.filter(|kept| kept.delta == Some(id) && kept.depth < PATCHES_MAX);
+            return Ok(same.map(|kept| (kept.image.clone(), kept.depth)));
+        }
+        // A checkpoint's: of our own term, and told by its identity.
+        if self.since.is_none_or(|(_, first)| self.generation <= first) {
+            return Ok(None);
+        }
+        let Some(known) = manifest.identities(volume, page, 1)?.first().copied().flatten() else { return Ok(None) };
+        let is_it = |image: &Vec<u8>| identity::of(key, image) == known;
+        if let Some(kept) = kept.map(|kept| &kept.image).filter(|image| is_it(image)) {
+            return Ok(Some((kept.clone(), 0)));
+        }
+        Ok(before(page).filter(is_it).map(|image| (image, 0)))
+    }
+
+    /// Nobody knows what it holds.
+    pub(super) fn forget(&mut self, page: PageNo) {
+        if let Some(gone) = self.pages.remove(&page) {
+            self.bytes -= gone.image.len();
+        }
+    }
+
+    /// The same for all pages from one on.
+    pub(super) fn forget_from(&mut self, page: PageNo) {
+        let gone = self.pages.split_off(&page);
+        self.bytes -= gone.values().map(|version| version.image.len()).sum::<usize>();
+    }
+
+    /// Remembers what was shipped.
+    pub(super) fn keep(&mut self, stand: Stand, pages: Vec<(PageNo, Vec<u8>, u32)>) {
+        for (page, image, depth) in pages {
+            self.forget(page);
+            self.tick += 1;
+            let form = if depth > 0 { Form::Patched } else { Form::Whole };
+            let delta = DeltaId::of_segment(stand.generation, stand.seq, form);
+            self.bytes += image.len();
+            self.order.push_back((page, self.tick));
+            self.pages.insert(page, Version { image, depth, delta, tick: self.tick });
+        }
+        while self.bytes > SHIPPED_BYTES_MAX
+            && let Some((page, tick)) = self.order.pop_front()
+        {
+            if self.pages.get(&page).is_some_and(|version| version.tick == tick) {
+                self.forget(page);
+            }
+        }
+        // Those that came again stand in it more than once.
+        if self.order.len() > 2 * self.pages.len() + 64 {
+            let pages = &self.pages;
+            self.order.retain(|(page, tick)| pages.get(page).is_some_and(|version| version.tick == *tick));
+        }
+    }
+}
