@@ -3,8 +3,8 @@
 #
 #     bash tests/all.sh
 #
-# What the machine lacks is installed: the sqlite3 shell, SeaweedFS, the S3 server that tests run against, and the programs that
-# the extension is tried in. The first run compiles for some minutes; a fresh clone on the same machine does not again.
+# What the machine lacks is installed: the sqlite3 shell, SeaweedFS, the S3 server that tests run against, the programs that
+# the extension is tried in, and SQLite's own test suite with the Tcl that it needs. The first run compiles for some minutes; a fresh clone on the same machine does not again.
 # Arguments are passed on to `cargo test`.
 # The last line sums up; the exit code is 0 when all tests passed.
 set -euo pipefail
@@ -19,6 +19,8 @@ say "an S3 server for tests: tests/s3/server.sh --install"
 bash tests/s3/server.sh --install || fail "SeaweedFS cannot be installed"
 say "programs that load the extension: tests/hosts/programs.sh --install"
 bash tests/hosts/programs.sh --install || fail "Python with apsw, or Node with better-sqlite3, cannot be installed"
+say "SQLite's own test suite: tests/sqlite/suite.sh --install"
+bash tests/sqlite/suite.sh --install || fail "SQLite's own test suite cannot be made ready"
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

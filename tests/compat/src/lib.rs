@@ -19,3 +19,4 @@ pub mod place;
 pub mod power;
 pub mod script;
 pub mod shell;
+pub mod suite;
