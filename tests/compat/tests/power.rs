@@ -72,24 +72,39 @@ fn s02_what_was_published_is_here_when_the_power_fails() {
     }
 }
 
+/// A machine that is to open a volume lazily, which another one has made: the tables of the ledger, and others that are not read.
+fn elsewhere(journal: &str) -> Machine {
+    let machine = Machine::new(Chance::new(1), true);
+    let mut first = Shell::start(&machine.file("first"), How::Littoral);
+    first.open(NAME, &format!("remote={}", machine.remote()));
+    first.run(&format!("PRAGMA journal_mode = {journal};"));
+    first.quietly(&ledger::begin());
+    first.quietly(
+        "CREATE TABLE t(b); CREATE TABLE ballast(b);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)
+         INSERT INTO ballast SELECT randomblob(1500) FROM n;",
+    );
+    checkpoint(&mut first);
+    first.quit();
+    machine.disk.is_lazy();
+    machine
+}
+
+fn is_sparse(machine: &Machine) -> bool {
+    fs::read(machine.its(NAME)).unwrap().starts_with(b"Littoral sparse")
+}
+
 #[test]
 fn s06_what_was_written_to_a_sparse_database_is_here_after_the_power_failed() {
-    for pragmas in ["PRAGMA synchronous = FULL;", "PRAGMA journal_mode = delete; PRAGMA synchronous = EXTRA;"] {
-        let mut machine = Machine::new(Chance::new(1), true);
-        let mut first = Shell::start(&machine.file("first"), How::Littoral);
-        first.open(NAME, &format!("remote={}", machine.remote()));
-        first.run("PRAGMA journal_mode = wal;");
-        first.quietly(&ledger::begin());
-        checkpoint(&mut first);
-        first.quit();
-        machine.disk.is_lazy();
+    for (journal, pragmas) in [("wal", "PRAGMA synchronous = FULL;"), ("delete", "PRAGMA synchronous = EXTRA;")] {
+        let mut machine = elsewhere(journal);
         let mut shell = opened(&machine, pragmas);
         for _ in 0..3 {
             commit(&mut shell);
         }
         shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
         commit(&mut shell);
-        assert!(fs::read(machine.its(NAME)).unwrap().starts_with(b"Littoral sparse"), "{pragmas}: it is sparse");
+        assert!(is_sparse(&machine), "{pragmas}");
         machine.fails(vec![shell], true);
         // What was only fetched was lost, and what says that it was there was not.
         let mut shell = opened(&machine, pragmas);
@@ -103,13 +118,7 @@ fn s06_what_was_written_to_a_sparse_database_is_here_after_the_power_failed() {
 
 #[test]
 fn s06_what_was_only_fetched_and_lost_with_the_power_is_fetched_again() {
-    let mut machine = Machine::new(Chance::new(1), true);
-    let mut first = Shell::start(&machine.file("first"), How::Littoral);
-    first.open(NAME, &format!("remote={}", machine.remote()));
-    first.quietly(&ledger::begin());
-    checkpoint(&mut first);
-    first.quit();
-    machine.disk.is_lazy();
+    let mut machine = elsewhere("delete");
     let mut shell = opened(&machine, "");
     assert_eq!(ledger::glance(&mut shell), Ok(0));
     // The bitmap came to be written, and the pages did not.
@@ -121,42 +130,74 @@ fn s06_what_was_only_fetched_and_lost_with_the_power_is_fetched_again() {
 }
 
 #[test]
-fn s07_a_tracker_from_before_the_power_failed_is_not_believed() {
-    for pragmas in [
-        "PRAGMA journal_mode = wal; PRAGMA synchronous = FULL;",
-        "PRAGMA journal_mode = truncate; PRAGMA synchronous = FULL;",
-    ] {
-        let (mut machine, shell) = begun(pragmas);
+fn s06_what_one_process_noted_and_never_synced_is_synced_by_the_next_one_that_relies_on_it() {
+    let mut machine = elsewhere("delete");
+    let mut one = opened(&machine, "PRAGMA synchronous = EXTRA;");
+    // Cut after its commit, and so after its last sync.
+    one.run("PRAGMA secure_delete = OFF;");
+    one.quietly("DROP TABLE ballast; VACUUM;");
+    // Pages that were noted as written when they were cut off, and are written now.
+    let mut two = opened(&machine, "PRAGMA synchronous = EXTRA;");
+    assert!(is_sparse(&machine));
+    two.quietly(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) INSERT INTO t SELECT randomblob(1500) FROM n;",
+    );
+    machine.fails(vec![one, two], true);
+    let mut shell = opened(&machine, "");
+    assert_eq!(ledger::read(&mut shell), Ok(0));
+    assert_eq!(shell.run("SELECT count(*), sum(length(b)) FROM t;"), ["500|750000"]);
+}
+
+#[test]
+fn s07_what_a_tracker_says_that_is_older_than_the_power_failure_is_not_believed() {
+    for is_of_the_last_goodbye in [true, false] {
+        let pragmas = "PRAGMA journal_mode = wal; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;";
+        let (mut machine, mut shell) = begun(pragmas);
+        shell.quietly("CREATE TABLE t(v); INSERT INTO t VALUES ('one');");
+        // Before the checkpoint, so that nothing is left to be marked.
+        shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
+        checkpoint(&mut shell);
         shell.quit();
         machine.disk.all_is_durable();
         let mut shell = opened(&machine, pragmas);
-        commit(&mut shell);
-        shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
-        // The marks were in memory that nobody wrote out; the pages are on the disk, and its change time is as it was.
+        assert_eq!(shell.run("SELECT v FROM t;"), ["one"]);
+        if !is_of_the_last_goodbye {
+            let tracker = machine.its(".littoral/tracker");
+            machine.disk.writes_out(|path| path.starts_with(&tracker));
+        }
+        // Backfilled, and of one length with what was: nothing but the change time tells of it, which is not synced. The WAL is gone.
+        shell.quietly("UPDATE t SET v = 'two';");
+        shell.quietly(".open :memory:");
+        assert!(!machine.its(&format!("{NAME}-wal")).exists());
+        machine.disk.commits_names();
         machine.fails(vec![shell], true);
         let mut shell = opened(&machine, pragmas);
-        assert_eq!(ledger::read(&mut shell), Ok(1), "{pragmas}");
+        assert_eq!(shell.run("SELECT v FROM t;"), ["two"]);
         checkpoint(&mut shell);
-        assert_eq!(machine.restored("restored.db"), Ok(1), "{pragmas}");
+        assert_eq!(machine.restored("restored.db"), Ok(0));
+        let mut restored = Shell::start(&machine.file("elsewhere"), How::Stock);
+        restored.open("restored.db", "");
+        assert_eq!(restored.run("SELECT v FROM t;"), ["two"], "goodbye: {is_of_the_last_goodbye}");
     }
 }
 
 #[test]
-fn what_a_sparse_database_grew_by_is_published_though_nobody_knows_any_more_what_changed() {
-    let mut machine = Machine::new(Chance::new(1), true);
-    let mut first = Shell::start(&machine.file("first"), How::Littoral);
-    first.open(NAME, &format!("remote={}", machine.remote()));
-    first.run("PRAGMA journal_mode = wal;");
-    first.quietly(&ledger::begin());
-    checkpoint(&mut first);
-    first.quit();
+fn what_a_sparse_database_grew_by_is_published_again_though_nobody_knows_any_more_what_changed() {
+    let mut machine = elsewhere("wal");
     let mut shell = opened(&machine, "");
     for _ in 0..40 {
         commit(&mut shell);
     }
+    checkpoint(&mut shell);
+    // Written again, backfilled, and the WAL that names all of that is written over.
+    for _ in 0..40 {
+        commit(&mut shell);
+    }
     shell.run("PRAGMA wal_checkpoint(TRUNCATE);");
+    commit(&mut shell);
     machine.fails(vec![shell], true);
     let mut shell = opened(&machine, "");
+    assert!(is_sparse(&machine));
     checkpoint(&mut shell);
-    assert_eq!(machine.restored("restored.db"), Ok(40));
+    assert_eq!(machine.restored("restored.db"), Ok(81));
 }

@@ -19,7 +19,7 @@ use littoral_types::{Epoch, Generation, Lsn, PageCount, PageNo, PageSize, Positi
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Its format, which is part of the file's name.
@@ -38,6 +38,9 @@ mod at {
     /// Our term when we wrote last, zero for never; and as of which checkpoint.
     pub(super) const OWNED_EPOCH: usize = 9;
     pub(super) const OWNED_GENERATION: usize = 10;
+    /// Counts what is noted as written here, by anybody; and how much of that is known durably.
+    pub(super) const NOTED: usize = 11;
+    pub(super) const SYNCED: usize = 12;
 }
 
 /// The state that pages are fetched from.
@@ -82,8 +85,6 @@ pub struct Residency {
     /// Held in this process by who installs; across processes, the file of that name.
     installing: Mutex<()>,
     lock: File,
-    /// Something was written here that is not known durably yet.
-    unsynced: AtomicBool,
     /// Nobody else was attached when this one came.
     alone: bool,
 }
@@ -174,16 +175,7 @@ impl Residency {
         let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&lock_path);
         let lock = lock.map_err(on("open", &lock_path))?;
         let alone = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        let residency = Self {
-            path: path.to_owned(),
-            file,
-            map,
-            origin,
-            installing: Mutex::new(()),
-            lock,
-            unsynced: AtomicBool::new(false),
-            alone,
-        };
+        let residency = Self { path: path.to_owned(), file, map, origin, installing: Mutex::new(()), lock, alone };
         if alone {
             residency.after_a_boot();
         }
@@ -267,8 +259,12 @@ impl Residency {
             return;
         }
         if !self.is_written(page) {
-            self.unsynced.store(true, Ordering::SeqCst);
+            // Counted for whoever syncs next, this process or another: who writes the page again finds it noted. Once before, for who dies
+            // in between; once after, for who syncs in between.
+            let noted = self.map.word(at::NOTED);
+            noted.fetch_add(1, Ordering::SeqCst);
             self.set(page, |word| self.written(word));
+            noted.fetch_add(1, Ordering::SeqCst);
         }
         self.set(page, here);
     }
@@ -285,13 +281,13 @@ impl Residency {
         (from..self.origin.page_count.0).map(PageNo::from_index).for_each(|page| self.set_written(page));
     }
 
-    /// Makes durable what was written here. Costs nothing where nothing new was.
+    /// Makes durable what was written here, by whomever: what one process noted and never synced, another one relies on. Costs nothing where
+    /// nothing new was.
     pub fn sync(&self) -> Result<(), LocalError> {
-        if self.unsynced.swap(false, Ordering::SeqCst)
-            && let Err(error) = self.file.sync_data()
-        {
-            self.unsynced.store(true, Ordering::SeqCst);
-            return Err(on("sync", &self.path)(error));
+        let noted = self.map.word(at::NOTED).load(Ordering::SeqCst);
+        if self.map.word(at::SYNCED).load(Ordering::SeqCst) != noted {
+            self.file.sync_data().map_err(on("sync", &self.path))?;
+            self.map.word(at::SYNCED).fetch_max(noted, Ordering::SeqCst);
         }
         Ok(())
     }
@@ -379,6 +375,7 @@ fn len_of(count: PageCount) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
 
     fn origin(pages: u64) -> Origin {
         Origin {

@@ -131,6 +131,11 @@ impl Disk {
         self.image().writes_back = false;
     }
 
+    /// All names are what they are now.
+    pub fn commits_names(&self) {
+        self.image().commit_all_names();
+    }
+
     /// Some files are written out.
     pub fn writes_out(&self, which: impl Fn(&Path) -> bool) {
         let mut image = self.image();
