@@ -4,8 +4,9 @@
 
 use littoral_bench::{Machine, Proxy, text};
 use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
+use littoral_engine::Log;
 use littoral_engine::components::{MachineClock, MachineEntropy};
-use littoral_remote::{Environment, RemoteSettings, open_in};
+use littoral_remote::{Counting, Environment, RemoteSettings, open_in};
 use littoral_test_s3::S3Server;
 use std::path::Path;
 use std::process::Command;
@@ -134,5 +135,49 @@ fn a_cold_machine_answers_in_few_requests() {
         assert!(cost[1].rows >= 100 && OPENING + cost[1].depth <= 8, "{join}: {cost:?}");
         // A frame for every page of the way, and not many besides.
         assert!(cost[1].requests <= 4 * 130, "{join}: {cost:?}");
+    }
+}
+
+#[test]
+fn a_cold_point_query_is_as_deep_after_200_checkpoints_as_after_one() {
+    let server = S3Server::start();
+    let bucket = server.bucket();
+    let url = format!("s3://{bucket}/bench");
+    let env = Environment::from_pairs(server.env());
+    let remote =
+        open_in(&url, &RemoteSettings::default(), &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let near = Machine::new(dir.path(), remote);
+    text::database(&near.database(), 40 << 20);
+    publish(&near.database(), &near);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let proxy = runtime.block_on(Proxy::start(server.authority(), FAR, None));
+    let settings = RemoteSettings { endpoint: Some(proxy.endpoint()), ..RemoteSettings::default() };
+    let distant = open_in(&url, &settings, &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap();
+    let distant = Arc::new(Counting::new(distant));
+    let log = Log::new(distant.clone(), "app.db".parse().unwrap());
+    let far = Far { server: &server, url, endpoint: proxy.endpoint() };
+    let mut told = Vec::new();
+    for checkpoints in 1..=200_u64 {
+        text::update(&near.database(), 20, checkpoints);
+        publish(&near.database(), &near);
+        if ![1, 10, 61, 62, 63, 64, 200].contains(&checkpoints) {
+            continue;
+        }
+        distant.reset();
+        assert!(runtime.block_on(log.open()).unwrap().is_some());
+        let (opening, asked) = (distant.depth(), distant.totals().all().requests);
+        let point = far.costs(&["SELECT body FROM rows WHERE id = 7777"]);
+        assert_eq!(point[1].rows, 1);
+        // The pin, which nobody waits for, is two; and no page is fetched before there is a question.
+        assert_eq!(point[0].requests, asked + 2, "{point:?}");
+        println!(
+            "after {checkpoints} checkpoints: {opening} deep to open, {} for the row; {:?}",
+            point[1].depth, point[0]
+        );
+        told.push((checkpoints, opening + point[1].depth, point[0].bytes + point[1].bytes));
+    }
+    for (checkpoints, depth, bytes) in &told {
+        assert!(*depth <= 3 && *bytes <= 1 << 20, "after {checkpoints} checkpoints: {told:?}");
     }
 }

@@ -13,7 +13,7 @@
 
 use super::diff::{Difference, diff, reread};
 use super::partial;
-use super::skeleton;
+use super::skeleton::Passing;
 use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
 use crate::error::EngineError;
 use crate::log::{Draft, Writer};
@@ -125,7 +125,7 @@ pub async fn checkpoint(
             }
         }
     }
-    let Some(Job { dir, uploads, .. }) = job else {
+    let Some(Job { dir, uploads, passing, .. }) = job else {
         // What an interrupted checkpoint had begun was undone in the database since.
         if manifest.job(&writer.row().meta.id)?.is_some() {
             writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
@@ -136,8 +136,6 @@ pub async fn checkpoint(
     components.faults.reach("checkpoint.uploaded")?;
 
     let schema = schema(source)?;
-    let changed = rounds.iter().flat_map(|round| round.difference.identities.clone()).collect();
-    let pages = skeleton::changed(source, &writer.row().meta.identity_key, &changed)?;
     source.rest()?;
     let mut generation = writer.row().tail.figures.generation;
     // What segments brought is in it.
@@ -166,6 +164,7 @@ pub async fn checkpoint(
         replaced,
         delta: None,
     }));
+    let pages = passing.published(&writer.row().meta.identity_key, &done.identities);
     let draft = Draft {
         body: RecordBody::Checkpoint(Checkpoint {
             ops: done.ops,
@@ -255,6 +254,7 @@ struct Job {
     done: HashMap<[u8; 32], BlobRef>,
     dir: JobDir,
     uploads: Uploads,
+    passing: Passing,
 }
 
 impl Job {
@@ -276,7 +276,13 @@ impl Job {
         };
         scratch.sweep()?;
         let dir = scratch.job(&writer.row().meta.id, birth)?;
-        Ok(Self { recipe, done, dir, uploads: Uploads::new(writer.log().remote().clone()) })
+        Ok(Self {
+            recipe,
+            done,
+            dir,
+            uploads: Uploads::new(writer.log().remote().clone()),
+            passing: Passing::default(),
+        })
     }
 
     /// Stages a round's blobs and sends them on their way.
@@ -289,7 +295,7 @@ impl Job {
     ) -> Result<Round, EngineError> {
         let components = writer.components().clone();
         let manifest = writer.manifest().clone();
-        let Self { recipe, done, dir, uploads } = self;
+        let Self { recipe, done, dir, uploads, passing } = self;
         let mut built: Vec<(BlobRef, Index)> = Vec::new();
         let mut resumed = 0;
         components.progress.phase("uploading", plan.estimate.bytes, Unit::Bytes);
@@ -336,7 +342,11 @@ impl Job {
                     Err(error) => return Err(error),
                 }
             }
-            let mut read = |page, into: &mut [u8]| Ok(source.read(page, into)?);
+            let mut read = |page, into: &mut [u8]| {
+                source.read(page, into)?;
+                passing.look(page, into);
+                Ok(())
+            };
             let next = Next { dir, recipe, kind, input: &input, pieces: &pieces };
             let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
             source.rest()?;

@@ -99,34 +99,33 @@ impl Walk<'_> {
     }
 }
 
-/// Changed pages that are looked at: what changed more is soon summed up by a manifest snapshot.
-const LOOKED_AT_MAX: usize = 1024;
-
-/// Of the pages that a checkpoint changed those that nearly every query needs: they travel in its record, so that whoever opens the volume has
-/// them with it. Page 1 changes with every transaction; without this it would cost every first query a round trip.
+/// Of the pages that a checkpoint stages those that nearly every query needs: they travel in its record, so that whoever opens the
+/// volume has them with it. Page 1 changes with every transaction; without this it would cost every first query a round trip.
 ///
-/// Page 1, then interior pages, as far as a byte budget reaches: as they were published, and no others.
-pub(super) fn changed(
-    source: &mut dyn PageSource,
-    key: &IdentityKey,
-    changed: &BTreeMap<PageNo, PageIdentity>,
-) -> Result<Vec<SkeletonPage>, SourceError> {
-    let size = source.page_size().len();
-    let most = (RECORD_PAGES_BYTES_MAX / size).max(1);
-    let mut pages = Vec::new();
-    for (page, published) in changed.iter().take(LOOKED_AT_MAX) {
-        if pages.len() >= most {
-            break;
-        }
-        if source.lock_page() == Some(*page) || !source.page_count().holds(*page) {
-            continue;
-        }
-        let mut image = vec![0; size];
-        source.read(*page, &mut image)?;
-        let is_wanted = *page == PageNo::FIRST || kind(*page, &image).is_some_and(NodeKind::is_interior);
-        if is_wanted && identity::of(key, &image) == *published {
-            pages.push(SkeletonPage { page: *page, image });
+/// Page 1 and interior pages, as far as a byte budget reaches.
+#[derive(Debug, Default)]
+pub(super) struct Passing {
+    pages: BTreeMap<PageNo, Vec<u8>>,
+}
+
+impl Passing {
+    /// A page is staged. One that is staged again is what it is then.
+    pub(super) fn look(&mut self, page: PageNo, image: &[u8]) {
+        let is_wanted = page == PageNo::FIRST || kind(page, image).is_some_and(NodeKind::is_interior);
+        let most = (RECORD_PAGES_BYTES_MAX / image.len().max(1)).max(1);
+        if !is_wanted {
+            self.pages.remove(&page);
+        } else if page == PageNo::FIRST || self.pages.len() < most || self.pages.contains_key(&page) {
+            self.pages.insert(page, image.to_vec());
+            if self.pages.len() > most {
+                self.pages.pop_last();
+            }
         }
     }
-    Ok(pages)
+
+    /// Those that are published as they were seen.
+    pub(super) fn published(self, key: &IdentityKey, identities: &BTreeMap<PageNo, PageIdentity>) -> Vec<SkeletonPage> {
+        let pages = self.pages.into_iter().map(|(page, image)| SkeletonPage { page, image });
+        pages.filter(|kept| identities.get(&kept.page) == Some(&identity::of(key, &kept.image))).collect()
+    }
 }

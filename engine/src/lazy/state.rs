@@ -175,3 +175,48 @@ pub(crate) fn unchanged<'a>(
         |page: &PageNo| least.holds(*page) && !changed.contains(page) && !rewritten.contains(&geometry.chunk_of(*page));
     pages.into_iter().filter(holds).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::read::tail_before_all;
+    use littoral_types::{IdentityKey, PageCount, PageSize, SkeletonPage, VolumeId, VolumeKind, VolumeMeta};
+
+    fn page(number: u64) -> PageNo {
+        PageNo::new(number).unwrap()
+    }
+
+    fn brought(generation: u64, pages: &[(u64, u8)], ops: usize) -> Brought {
+        let size = PageSize::MIN;
+        let figures =
+            VolumeFigures { generation: Generation(generation), page_size: Some(size), page_count: PageCount(9) };
+        let image = |byte| vec![byte; size.len()];
+        let pages = pages.iter().map(|(number, byte)| SkeletonPage { page: page(*number), image: image(*byte) });
+        Brought { figures, pages: pages.collect(), ops }
+    }
+
+    #[test]
+    fn pages_that_travel_count_until_they_change() {
+        let meta = VolumeMeta {
+            id: VolumeId([1; 16]),
+            name: "app.db".parse().unwrap(),
+            kind: VolumeKind::Database,
+            identity_key: IdentityKey([2; 32]),
+            created_ms: 0,
+        };
+        let mut tail = tail_before_all();
+        tail.figures = brought(4, &[], 0).figures;
+        let cut = |page_count| ManifestOp::Resize { page_count: PageCount(page_count) };
+        // The first was cut to six pages after the third page travelled, and the log was summed up behind it.
+        let ops = vec![cut(8), cut(6), cut(9)];
+        let all = vec![brought(1, &[(1, 1), (3, 1), (8, 1)], 1), brought(2, &[(1, 2), (7, 2)], 2)];
+        let mut opened = Opened { meta, tail, snapshot: None, ops, recent: Vec::new(), brought: all, seen: Seq(9) };
+        let told = |opened: &mut Opened| -> Vec<(u64, u8)> {
+            skeleton(opened).into_iter().map(|(page, image)| (page.get(), image[0])).collect()
+        };
+        assert_eq!(told(&mut opened.clone()), [(1, 2), (3, 1), (7, 2)], "the newest, and none that died");
+        // Of another page size: another database.
+        opened.tail.figures.page_size = PageSize::new(4096).ok();
+        assert_eq!(told(&mut opened), []);
+    }
+}
