@@ -12,13 +12,14 @@ use littoral_engine::exec::segment::{Changes, Noted, Shipped, ship};
 use littoral_engine::exec::snapshot::snapshot_if_due;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::lazy::Budget;
+use littoral_engine::live::name_snapshot;
 use littoral_engine::{EngineError, Lazy, Log, Session, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_plan::KeepPolicy;
 use littoral_ports::{
     Changed, Faults, MemoryManifest, MemoryRemote, NoFaults, PageSource, Remote, Silent, SourceError,
 };
-use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize, WalMark};
+use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize, SnapshotName, WalMark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,6 +158,8 @@ struct World {
     frame: u64,
     patched: u64,
     floor: Lsn,
+    checkpointed: State,
+    named: Vec<(SnapshotName, State)>,
 }
 
 impl World {
@@ -180,8 +183,10 @@ impl World {
         }
         for _ in 0..1 + self.chance.below(5) {
             // Some pages are written again and again.
-            let at = match self.chance.below(3) {
+            let at = match self.chance.below(5) {
                 0 => self.chance.below(self.state.len()),
+                // Where the end comes and goes.
+                1 => PAGES - 40 + self.chance.below(3) * 30,
                 _ => self.chance.below(6) * 190,
             };
             self.write(at.min(self.state.len() - 1), written);
@@ -195,6 +200,8 @@ impl World {
         match self.chance.below(8) {
             0 => image.fill(0),
             1 => image = self.chance.noise(PAGE),
+            // What the newest checkpoint has: nothing will be left of what came since.
+            2 if at < self.checkpointed.len() => image = self.checkpointed[at].to_vec(),
             _ => {
                 let (from, len) = (self.chance.below(PAGE - 200), 1 + self.chance.below(100));
                 let noise = self.chance.noise(len);
@@ -213,6 +220,7 @@ impl World {
         let pages = written.iter().map(|page| (*page, self.state[page.index() as usize].to_vec())).collect();
         let page_size = PageSize::new(PAGE as u64).unwrap();
         let many = commits.len() as u64;
+        let least = commits.iter().map(|commit| commit.page_count.0 as usize).min().unwrap();
         let changes = Changes { page_size, commits, pages, wal: Some(self.mark()) };
         let points = ["segment.uploaded", "publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
         if self.chance.below(4) == 0 {
@@ -248,7 +256,7 @@ impl World {
         self.points.insert(self.lsn, self.state.clone());
         self.changed.extend(written);
         // A page that was cut off and came back is new, whoever wrote it.
-        let cut = self.state.len().min(before.len());
+        let cut = least.min(before.len());
         self.changed.extend((cut..self.state.len()).map(page));
     }
 
@@ -273,6 +281,15 @@ impl World {
         self.lsn = session.writer.row().tail.lsn;
         self.points.insert(self.lsn, self.state.clone());
         self.changed.clear();
+        self.checkpointed = self.state.clone();
+    }
+
+    /// What a name holds stays, whatever is pruned.
+    async fn name(&mut self) {
+        let name: SnapshotName = format!("name-{}", self.named.len()).parse().unwrap();
+        let components = Components { faults: Arc::new(NoFaults), ..self.machine.components.clone() };
+        name_snapshot(&self.machine.log(), &components, &name).await.unwrap();
+        self.named.push((name, self.state.clone()));
     }
 
     async fn prune(&mut self, session: &mut Session) {
@@ -304,7 +321,12 @@ impl World {
         lazy.close().await;
         let at = self.points.range(self.floor..).nth(self.chance.below(self.points.range(self.floor..).count()));
         let (lsn, state) = at.unwrap();
-        for (at, state) in [(At::Lsn(*lsn), state), (At::Newest, &self.state)] {
+        let mut states = vec![(At::Lsn(*lsn), state), (At::Newest, &self.state)];
+        if let Some(nth) = self.named.len().checked_sub(1) {
+            let (name, state) = &self.named[self.chance.below(nth + 1)];
+            states.push((At::Snapshot(name.clone()), state));
+        }
+        for (at, state) in states {
             let restored = self.machine.restored(at.clone()).await;
             let whole: Vec<u8> = state.iter().flat_map(|page| page.iter().copied()).collect();
             assert!(restored == whole, "seed {seed}: {at:?} is not what was committed");
@@ -330,6 +352,8 @@ async fn history(seed: u64, steps: usize) -> u64 {
         frame: 10,
         patched: 0,
         floor: Lsn::ZERO,
+        checkpointed: State::new(),
+        named: Vec::new(),
     };
     let mut session = world.machine.open().await;
     world.changed = (0..PAGES).map(page).collect();
@@ -350,6 +374,7 @@ async fn history(seed: u64, steps: usize) -> u64 {
                 }
             }
             3 => world.prune(&mut session).await,
+            4 => world.name().await,
             _ => world.ship(&mut session).await,
         }
         if step % 12 == 11 {

@@ -147,7 +147,7 @@ pub async fn ship(
         })
         .collect();
     let figures = VolumeFigures { page_count: stand.page_count, ..tail.figures };
-    let body = Segment { ops: sizes.ops().chain(ops).collect(), wal: changes.wal, frames, commits };
+    let body = Segment { ops: sizes.op().into_iter().chain(ops).collect(), wal: changes.wal, frames, commits };
     let draft = Draft {
         commits: body.commits.len() as u64,
         body: RecordBody::Segment(body),
@@ -160,9 +160,6 @@ pub async fn ship(
     let tail = &writer.row().tail;
     if published != seq {
         return Err(EngineError::Interrupted("something came between: look again".to_owned()));
-    }
-    if let Some(page) = sizes.dead() {
-        shipped.forget_from(page);
     }
     shipped.keep(stand, kept);
     let position = Position { epoch: tail.epoch, lsn: Lsn(tail.lsn.0) };
@@ -193,15 +190,8 @@ impl Sizes {
         (self.least.0..self.after.0).map(PageNo::from_index).peekable()
     }
 
-    /// The first page that was cut off, where one was.
-    fn dead(&self) -> Option<PageNo> {
-        (self.least < self.before).then(|| PageNo::from_index(self.least.0))
-    }
-
-    /// Cutting first, so that what was cut off stays dead however it grows again.
-    fn ops(&self) -> impl Iterator<Item = ManifestOp> + use<> {
-        let cut = (self.least < self.before).then_some(self.least);
-        let end = (self.after != cut.unwrap_or(self.before)).then_some(self.after);
-        cut.into_iter().chain(end).map(|page_count| ManifestOp::Resize { page_count })
+    /// What was cut off and grew again is put anew by this very record, all of it: only the end's size is left to say.
+    fn op(&self) -> Option<ManifestOp> {
+        (self.after != self.before).then_some(ManifestOp::Resize { page_count: self.after })
     }
 }

@@ -80,12 +80,6 @@ impl Shipped {
         }
     }
 
-    /// The same for all pages from one on.
-    pub(super) fn forget_from(&mut self, page: PageNo) {
-        let gone = self.pages.split_off(&page);
-        self.bytes -= gone.values().map(|version| version.image.len()).sum::<usize>();
-    }
-
     /// Remembers what was shipped.
     pub(super) fn keep(&mut self, stand: Stand, pages: Vec<(PageNo, Vec<u8>, u32)>) {
         for (page, image, depth) in pages {
