@@ -25,8 +25,8 @@ pub const FIRST_ROWS: usize = 16;
 pub const GROWTH: usize = 8;
 /// Rows that are followed at most.
 const ROWS_MAX: usize = 1024;
-/// Searches that one round makes at most.
-const SEARCHES_MAX: usize = 1 << 14;
+/// Searches that finding a row, or one round, makes at most: some hundredths of a second.
+const SEARCHES_MAX: usize = 1 << 13;
 /// Entries of an index that one key leads to at most.
 const ENTRIES_MAX: usize = 256;
 /// Leaves that are tried to find the row that led to a page.
@@ -86,16 +86,17 @@ impl Foresight {
         }
         let pages = Pages::new(here, ahead.usable());
         let walker = Walker { nest, ahead, pages: &pages };
+        let mut searches = SEARCHES_MAX;
         for (scan, looped) in nest.scans.iter().enumerate() {
             let root = nest.trees.get(&looped.cursor)?.root;
             let known = self.followed.iter().position(|known| (known.statement, known.scan) == (statement, scan));
             let reach = known.and_then(|at| self.followed.get(at)).map(|known| known.reach);
             for leaf in walker.leaves(root, recent) {
                 let from = reach.filter(|reach| reach.leaf == leaf).map_or(0, |reach| reach.row);
-                let found = walker.lead(scan, leaf, from, missed).or_else(|| match from {
+                let found = walker.lead(scan, leaf, from, missed, &mut searches).or_else(|| match from {
                     0 => None,
                     // The loop began anew.
-                    _ => walker.lead(scan, leaf, 0, missed).map(|(row, _)| (row, 0)),
+                    _ => walker.lead(scan, leaf, 0, missed, &mut searches).map(|(row, _)| (row, 0)),
                 });
                 let Some((row, passed)) = found else { continue };
                 let before = known.and_then(|at| self.followed.remove(at)).map(|known| known.window);
@@ -131,6 +132,7 @@ impl Walk {
             found.pages.len() < max
         });
         next.into_iter().for_each(|leaf| found.miss(leaf));
+        found.pages.retain(|page| ahead.holds(*page));
         found.pages
     }
 }
@@ -214,11 +216,22 @@ impl Walker<'_> {
     }
 
     /// The row of a leaf that leads to a page; and how many before it lead to others that are not here.
-    fn lead(&self, scan: usize, leaf: PageNo, from: usize, missed: PageNo) -> Option<(usize, usize)> {
+    fn lead(
+        &self,
+        scan: usize,
+        leaf: PageNo,
+        from: usize,
+        missed: PageNo,
+        searches: &mut usize,
+    ) -> Option<(usize, usize)> {
         let mut passed = 0;
         for (nth, row) in (from..).zip(self.of_leaf(scan, leaf, from)) {
-            let mut found = Found::new(usize::MAX);
+            if *searches == 0 {
+                return None;
+            }
+            let mut found = Found { searches: *searches, ..Found::new(usize::MAX) };
             found.follow(self, scan, row);
+            *searches = found.searches;
             if found.seen.contains(&missed) {
                 return Some((nth, passed));
             }

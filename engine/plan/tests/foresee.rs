@@ -4,6 +4,7 @@
 
 use littoral_plan::{Foresight, Instruction, Nest, Readahead, Walk};
 use littoral_types::{PageCount, PageNo, PageSize};
+use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: usize = 1024;
@@ -132,7 +133,7 @@ impl Machine {
         }
         let recent: Vec<PageNo> = self.read.iter().rev().copied().collect();
         let look = |page: PageNo, here: &BTreeSet<PageNo>| {
-            here.contains(&page).then(|| self.pages.get(&page).cloned()).flatten()
+            here.contains(&page).then(|| self.pages.get(&page).cloned().unwrap_or_else(|| vec![0; PAGE]))
         };
         let walk: Option<Walk> = foresight.begin(1, nest, ahead, missed, &recent, &|page| look(page, &self.here));
         for level in 0..12 {
@@ -295,4 +296,28 @@ fn programs_that_promise_nothing_foresee_nothing() {
         assert!(Nest::of(&program(listing)).is_empty(), "{why}");
     }
     assert!(!Nest::of(&program(BY_ROW)).is_empty() && !Nest::of(&program(BY_INDEX)).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_pages_hold_nothing_is_asked_for_that_is_here_or_beyond_the_end_and_it_ends(
+        damage in proptest::collection::vec((0usize..60, 0usize..PAGE, any::<u8>()), 0..200),
+        indexed in any::<bool>(),
+    ) {
+        let mut machine = join(40, |row| vec![text(&format!("t{:04}", named(row))), number(named(row) as i64)]);
+        let index: Vec<Entry> =
+            (1..=160).map(|row| (row, vec![text(&format!("t{row:04}")), number(row as i64), number(row as i64)])).collect();
+        machine.tree(3, 2000, false, 6, &index);
+        let numbers: Vec<PageNo> = machine.pages.keys().copied().collect();
+        for (at, offset, byte) in damage {
+            machine.pages.get_mut(&numbers[at % numbers.len()]).unwrap()[offset] = byte;
+        }
+        let (mut ahead, mut foresight) = (machine.ahead(&[5, 2, 3]), Foresight::default());
+        let nest = Nest::of(&program(if indexed { BY_INDEX } else { BY_ROW }));
+        for row in 1..=12 {
+            machine.read(&mut ahead, &mut foresight, &nest, 10);
+            machine.read(&mut ahead, &mut foresight, &nest, if indexed { 2000 + (named(row) - 1) / 7 } else { leaf(named(row)) });
+        }
+        prop_assert!(machine.here.iter().all(|page| page.get() <= 5000));
+    }
 }
