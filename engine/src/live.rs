@@ -4,6 +4,7 @@ use crate::components::Components;
 use crate::error::EngineError;
 use crate::exec::checkpoint::{self as publish, Checkpointed};
 use crate::exec::coalesce::{Coalesced, coalesce};
+use crate::exec::segment::{self, Shipped};
 use crate::exec::snapshot::{Written, snapshot_if_due};
 use crate::log::Log;
 use crate::log::pins::{Pinned, Wish};
@@ -11,6 +12,7 @@ use crate::open::{self, Place, Totals};
 use crate::settings::Settings;
 use crate::volume::{Session, open_for_writing, release};
 use littoral_ports::LiveSource;
+use littoral_types::limits::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 use littoral_types::{ChunkId, Epoch, Generation, PinPurpose, Position, RecordSummary, SnapshotName};
 
 /// What is left out.
@@ -62,7 +64,46 @@ pub async fn checkpoint(
     source: &mut dyn LiveSource,
     options: Options,
 ) -> Result<Done, EngineError> {
-    let done = Box::pin(attempt(place, settings, components, source, options)).await;
+    let done = Box::pin(attempt(place, settings, components, source, options, None)).await;
+    match told(source, done)? {
+        Synced::Checkpoint(done) => Ok(*done),
+        Synced::Segment(_) => Err(EngineError::Interrupted("asked for a checkpoint and made none".to_owned())),
+    }
+}
+
+/// What it took to have every commit in the object store.
+#[derive(Debug)]
+pub enum Synced {
+    /// Commits travelled one by one, or there was none.
+    Segment(Position),
+    /// Nobody could tell them apart, or they were too many: a checkpoint was made.
+    Checkpoint(Box<Done>),
+}
+
+impl Synced {
+    /// Where the volume stands now.
+    pub fn position(&self) -> Position {
+        match self {
+            Synced::Segment(position) => *position,
+            Synced::Checkpoint(done) => done.position,
+        }
+    }
+}
+
+/// Brings whatever was committed to the object store: as a segment, where its commits can be told apart, else as a checkpoint. What was
+/// shipped from here before is remembered in `shipped`.
+pub async fn sync(
+    place: &Place,
+    settings: &Settings,
+    components: &Components,
+    source: &mut dyn LiveSource,
+    shipped: &mut Shipped,
+) -> Result<Synced, EngineError> {
+    let done = Box::pin(attempt(place, settings, components, source, Options::default(), Some(shipped))).await;
+    told(source, done)
+}
+
+fn told<T>(source: &mut dyn LiveSource, done: Result<T, EngineError>) -> Result<T, EngineError> {
     if let Err(EngineError::Superseded { owner, epoch, .. }) = &done {
         source.superseded(*epoch, &owner.label);
     }
@@ -75,7 +116,8 @@ async fn attempt(
     components: &Components,
     source: &mut dyn LiveSource,
     options: Options,
-) -> Result<Done, EngineError> {
+    shipped: Option<&mut Shipped>,
+) -> Result<Synced, EngineError> {
     let (stores, remote) = open::stores(place, settings, components)?;
     let mut cost = Cost::default();
     let mut before = remote.totals();
@@ -89,6 +131,11 @@ async fn attempt(
     // Held whole until the end: the store's lock is in it.
     let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
     cost.opening = step();
+    if let Some(shipped) = shipped
+        && let Some(position) = ship(&mut session, source, shipped).await?
+    {
+        return Ok(Synced::Segment(position));
+    }
     let Session { writer, scratch, finished_intent, .. } = &mut session;
     source.begin(writer.row())?;
     let policy = publish::Options { compression: settings.compression.value, ..publish::Options::default() };
@@ -111,7 +158,30 @@ async fn attempt(
     };
     cost.coalescing = step();
     cost.total = remote.totals();
-    Ok(Done { position, checkpoint: done, finished_intent: *finished_intent, snapshot, coalesced, cost, later })
+    let finished_intent = *finished_intent;
+    let done = Done { position, checkpoint: done, finished_intent, snapshot, coalesced, cost, later };
+    Ok(Synced::Checkpoint(Box::new(done)))
+}
+
+/// Ships what was committed since the newest record. `None` where a checkpoint is due instead.
+async fn ship(
+    session: &mut Session,
+    source: &mut dyn LiveSource,
+    shipped: &mut Shipped,
+) -> Result<Option<Position>, EngineError> {
+    let writer = &mut session.writer;
+    let pressure = segment::pressure(writer)?;
+    if pressure.segments >= SEGMENTS_MAX || pressure.bytes >= SEGMENT_BYTES_MAX {
+        return Ok(None);
+    }
+    let Some(commits) = source.commits_since(writer.row())? else { return Ok(None) };
+    if commits.commits.is_empty() {
+        let tail = &writer.row().tail;
+        return Ok(Some(Position { epoch: tail.epoch, lsn: tail.lsn }));
+    }
+    let done = segment::ship(writer, commits, shipped, &mut |page| source.before(page)).await?;
+    source.shipped();
+    Ok(Some(done.position))
 }
 
 fn kept<T>(later: &mut Vec<String>, what: &str, done: Result<T, EngineError>) -> Result<Option<T>, EngineError> {

@@ -8,7 +8,7 @@ use littoral_engine::exec::checkpoint::{Options, checkpoint};
 use littoral_engine::exec::coalesce::coalesce;
 use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::{At, restore};
-use littoral_engine::exec::segment::{Changes, Noted, Shipped, ship};
+use littoral_engine::exec::segment::{Shipped, ship};
 use littoral_engine::exec::snapshot::snapshot_if_due;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::lazy::Budget;
@@ -17,7 +17,7 @@ use littoral_engine::{EngineError, Lazy, Log, Session, Stores, Target, open_for_
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_plan::KeepPolicy;
 use littoral_ports::{
-    Changed, Faults, MemoryManifest, MemoryRemote, NoFaults, PageSource, Remote, Silent, SourceError,
+    Changed, Commits, Faults, MemoryManifest, MemoryRemote, NoFaults, Noted, PageSource, Remote, Silent, SourceError,
 };
 use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize, SnapshotName, WalMark};
 use std::collections::{BTreeMap, BTreeSet};
@@ -221,7 +221,7 @@ impl World {
         let page_size = PageSize::new(PAGE as u64).unwrap();
         let many = commits.len() as u64;
         let least = commits.iter().map(|commit| commit.page_count.0 as usize).min().unwrap();
-        let changes = Changes { page_size, commits, pages, wal: Some(self.mark()) };
+        let changes = Commits { page_size, commits, pages, wal: Some(self.mark()) };
         let points = ["segment.uploaded", "publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
         if self.chance.below(4) == 0 {
             *self.machine.faults.point.lock().unwrap() = Some(points[self.chance.below(points.len())].to_owned());
@@ -262,8 +262,12 @@ impl World {
 
     async fn checkpoint(&mut self, session: &mut Session) {
         let mut written = BTreeSet::new();
-        let commits = self.chance.below(2) as u64;
-        if commits > 0 {
+        if self.chance.below(4) == 0 && !self.checkpointed.is_empty() {
+            // Everything is undone: what came since the newest checkpoint is nowhere any more.
+            let before = self.state.len().min(self.checkpointed.len());
+            self.state = self.checkpointed.clone();
+            self.changed.extend((before..self.state.len()).map(page));
+        } else if self.chance.below(2) > 0 {
             let before = self.state.len();
             self.commit(&mut written);
             self.changed.extend(written);
@@ -425,7 +429,7 @@ async fn a_segment_is_one_put_and_its_patches_a_small_part_of_the_pages() {
         let (puts, names) = (remote.objects().len(), remote.objects());
         let noted = Noted { time_ms: 1, page_count: PageCount(PAGES as u64), session: None };
         let page_size = PageSize::new(PAGE as u64).unwrap();
-        let changes = Changes { page_size, commits: vec![noted], pages, wal: Some(wal) };
+        let changes = Commits { page_size, commits: vec![noted], pages, wal: Some(wal) };
         let mut at_hand = |page: PageNo| Some(before[page.index() as usize].to_vec());
         let done = ship(writer, changes, &mut shipped, &mut at_hand).await.unwrap();
         if round == 0 {
@@ -436,7 +440,7 @@ async fn a_segment_is_one_put_and_its_patches_a_small_part_of_the_pages() {
         assert_eq!(remote.objects().len() - puts, 1, "one PUT: {:?}", names.len());
         assert!(done.bytes < 20 * 200, "{} bytes for twenty times forty", done.bytes);
     }
-    let nothing = Changes { page_size: PageSize::MIN, commits: Vec::new(), pages: Vec::new(), wal: None };
+    let nothing = Commits { page_size: PageSize::MIN, commits: Vec::new(), pages: Vec::new(), wal: None };
     let refused = ship(writer, nothing, &mut shipped, &mut |_| None).await;
     assert!(matches!(refused, Err(EngineError::Refused(_))));
     assert!(remote.list("app.db/seg", None, 10).await.unwrap().len() <= 1, "what fits travels in the record");

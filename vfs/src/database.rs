@@ -11,6 +11,7 @@ use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use crate::said::Said;
 use crate::sparse::{Reader, Sparse};
+use littoral_engine::exec::segment::Shipped;
 use littoral_engine::open::store_root;
 use littoral_engine::tracker::residency::Opening;
 use littoral_engine::tracker::{Trace, Tracker, WalPlace};
@@ -42,6 +43,8 @@ pub(crate) struct Database {
     framed: AtomicBool,
     /// Where not all of it is here.
     sparse: Mutex<Sparseness>,
+    /// Pages as this process shipped them.
+    shipped: Mutex<Shipped>,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,7 @@ impl Database {
             tracker: OnceLock::new(),
             framed: AtomicBool::new(false),
             sparse: Mutex::new(Sparseness::Unknown(None, None)),
+            shipped: Mutex::default(),
         });
         open.retain(|_, known| known.strong_count() > 0);
         open.insert(path.to_owned(), Arc::downgrade(&new));
@@ -316,6 +320,16 @@ impl Database {
         }
     }
 
+    /// What is remembered of pages that were shipped, for who ships more: one at a time has it.
+    pub(crate) fn take_shipped(&self) -> Shipped {
+        std::mem::take(&mut self.shipped.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// It comes back.
+    pub(crate) fn keep_shipped(&self, shipped: Shipped) {
+        *self.shipped.lock().unwrap_or_else(PoisonError::into_inner) = shipped;
+    }
+
     /// Whether a checkpoint would find something to look at.
     fn has_changed(&self) -> bool {
         self.tracker().is_some_and(|tracker| tracker.basis().is_none() || tracker.marked_bytes() > 0)
@@ -354,10 +368,10 @@ pub(crate) fn closed(database: Arc<Database>, said: &Said, library: &'static Lib
     }
     let wait = said.settings.close_wait_ms.value;
     if wait > 0 && Arc::strong_count(&database) == 1 && database.has_changed() {
-        let checkpoint = crate::work::checkpoint(library, &database, said, Duration::from_millis(wait));
-        if let Err(error) = checkpoint {
+        let synced = crate::work::sync(library, &database, said, Duration::from_millis(wait));
+        if let Err(error) = synced {
             let path = database.path.display();
-            crate::last::error(&format!("{path}: no checkpoint at the last close: {error}"));
+            crate::last::error(&format!("{path}: nothing was published at the last close: {error}"));
         }
     }
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -11,14 +11,16 @@
 //!
 //! What may never enter: the network. A transaction that waits for a request would keep the WAL from starting over.
 
+mod commits;
+
 use crate::database::Database;
 use crate::raw::connection::{Connection, Failure};
 use crate::raw::file::Bytes;
 use crate::raw::library::Library;
 use crate::raw::walindex::Header;
 use littoral_engine::tracker::{Basis, Marks, UNIT, WalPlace};
-use littoral_ports::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
-use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow};
+use littoral_ports::{CaughtUp, Changed, Commits, LiveSource, PageSource, SourceError};
+use littoral_types::{Epoch, PageCount, PageNo, PageSize, VolumeRow, WalMark};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -64,6 +66,12 @@ pub(crate) struct Live {
     rounds: u32,
     commits: u64,
     commits_before: u64,
+    /// Where the WAL stood at the volume's newest record.
+    from: Option<WalMark>,
+    /// Pages as they were before the commits that were gathered last, as far as they were at hand.
+    before: HashMap<PageNo, Vec<u8>>,
+    /// How many commits had been counted then.
+    seen_commits: u64,
 }
 
 /// One read transaction's view.
@@ -98,6 +106,9 @@ impl Live {
             rounds: 0,
             commits: 0,
             commits_before: 0,
+            from: None,
+            before: HashMap::new(),
+            seen_commits: 0,
             database,
         };
         live.page_size = live.enter()?;
@@ -320,6 +331,7 @@ impl LiveSource for Live {
             // What is not here would be published as others have changed it since.
             sparse.vouch(row).map_err(SourceError::Failed)?;
         }
+        self.from = row.tail.wal;
         self.page_size = self.enter()?;
         // Inside of the transaction: what is of its commit was marked before, whatever is marked from now on is of a later one.
         self.vouch()?;
@@ -379,6 +391,21 @@ impl LiveSource for Live {
         }
     }
 
+    fn commits_since(&mut self, row: &VolumeRow) -> Result<Option<Commits>, SourceError> {
+        self.gather(row)
+    }
+
+    fn before(&mut self, page: PageNo) -> Option<Vec<u8>> {
+        self.before.remove(&page)
+    }
+
+    fn shipped(&mut self) {
+        if let Some(tracker) = self.database.tracker() {
+            tracker.unfence();
+            tracker.shipped(self.seen_commits);
+        }
+    }
+
     fn commits_left(&self) -> u64 {
         self.database.tracker().map_or(0, |tracker| tracker.commits_since())
     }
@@ -402,8 +429,14 @@ impl PageSource for Live {
         self.changed.clone()
     }
 
+    fn wal(&self) -> Option<WalMark> {
+        self.mark_at(self.place)
+    }
+
     fn commits(&self) -> u64 {
-        self.commits.saturating_sub(self.commits_before).max(1)
+        // Those that were shipped since the last checkpoint do not count again.
+        let left = self.from.and_then(|from| self.commits_after(&from, self.place));
+        left.unwrap_or_else(|| self.commits.saturating_sub(self.commits_before).max(1))
     }
 
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {

@@ -8,6 +8,7 @@ use littoral_engine::open::{self, Place};
 use littoral_engine::runtime::{self, BridgeError};
 use littoral_engine::{Components, EngineError, live};
 use littoral_ports::SourceError;
+use littoral_types::Position;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -77,4 +78,22 @@ pub(crate) fn checkpoint(
     let Ground { place, said, components } = ground(database.path(), said)?;
     let options = live::Options::default();
     run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source, options).await)
+}
+
+/// Brings whatever was committed to an open database to the object store, the short way where there is one.
+pub(crate) fn sync(
+    library: &'static Library,
+    database: &Arc<Database>,
+    said: &Said,
+    deadline: Duration,
+) -> Result<Position, WorkError> {
+    let mut source = Live::open(library, database.clone())?;
+    let Ground { place, said, components } = ground(database.path(), said)?;
+    let mut shipped = database.take_shipped();
+    let (done, shipped) = run(deadline, async move || {
+        let done = live::sync(&place, &said.settings, &components, &mut source, &mut shipped).await;
+        Ok((done, shipped))
+    })?;
+    database.keep_shipped(shipped);
+    Ok(done?.position())
 }

@@ -28,4 +28,4 @@ pub use memory_manifest::MemoryManifest;
 pub use progress::{Progress, Silent, Unit};
 pub use quota::{Quota, QuotaExhausted, Reservation};
 pub use remote::{BlobBody, ObjectMeta, Remote, RemoteError};
-pub use source::{CaughtUp, Changed, LiveSource, PageSource, SourceError};
+pub use source::{CaughtUp, Changed, Commits, LiveSource, Noted, PageSource, SourceError};

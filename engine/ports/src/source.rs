@@ -53,7 +53,7 @@ pub trait PageSource: Send {
     /// Which pages to look at.
     fn changed(&self) -> Changed;
 
-    /// Commits since the last checkpoint, as far as anybody counted; one at least.
+    /// Commits that no record has, as far as anybody counted; none only where all of them were shipped since the last checkpoint.
     fn commits(&self) -> u64 {
         1
     }
@@ -78,6 +78,30 @@ pub trait PageSource: Send {
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError>;
 }
 
+/// One commit, before it has an LSN.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// When, milliseconds since 1970.
+    pub time_ms: u64,
+    /// The database's size after it.
+    pub page_count: PageCount,
+    /// Who made it and with which serial, for named sessions.
+    pub session: Option<(String, u64)>,
+}
+
+/// Commits that follow one another, and what they changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commits {
+    /// Of every page.
+    pub page_size: PageSize,
+    /// In order.
+    pub commits: Vec<Noted>,
+    /// The last version of each page that they wrote and that the last one still has, by ascending number.
+    pub pages: Vec<(PageNo, Vec<u8>)>,
+    /// Where the WAL stands after the last one.
+    pub wal: Option<WalMark>,
+}
+
 /// A database that is open and written, and of which somebody keeps track of what changed.
 pub trait LiveSource: PageSource {
     /// A checkpoint begins: what changed since this state of its volume? Before it, nothing else may be asked.
@@ -88,6 +112,16 @@ pub trait LiveSource: PageSource {
 
     /// Somebody else's term began: whoever has the database open is to know (rule P4).
     fn superseded(&mut self, epoch: Epoch, owner: &str);
+
+    /// All that was committed since this state of its volume, to travel commit by commit: no commits where nothing was. `None` where
+    /// that cannot be told apart, or is too much: then a checkpoint is due.
+    fn commits_since(&mut self, row: &VolumeRow) -> Result<Option<Commits>, SourceError>;
+
+    /// What may be a page's version before those commits.
+    fn before(&mut self, page: PageNo) -> Option<Vec<u8>>;
+
+    /// Those commits are in the object store.
+    fn shipped(&mut self);
 
     /// Commits that nobody has published yet, as far as anybody counted.
     fn commits_left(&self) -> u64;

@@ -20,13 +20,15 @@ use crate::log::{Draft, Writer};
 use littoral_format::blob::Index;
 use littoral_format::keys;
 use littoral_local::{JobDir, LocalError, Scratch, StagedFile};
-use littoral_plan::{Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, checkpoint as plan};
+use littoral_plan::{
+    Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, Estimate, checkpoint as plan,
+};
 use littoral_ports::{Batch, CaughtUp, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     Base, BlobKind, BlobRef, Checkpoint, ChunkId, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
-    JournalMode, ManifestOp, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq, StagedBlob,
-    VolumeFigures, VolumeRow,
+    Geometry, JournalMode, ManifestOp, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq,
+    StagedBlob, VolumeFigures, VolumeRow,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -125,21 +127,30 @@ pub async fn checkpoint(
             }
         }
     }
-    let Some(Job { dir, uploads, passing, .. }) = job else {
+    // What segments brought is in it.
+    let mut unfolded = unfolded(writer)?;
+    let is_fold = !unfolded.is_empty();
+    if job.is_none() {
         // What an interrupted checkpoint had begun was undone in the database since.
         if manifest.job(&writer.row().meta.id)?.is_some() {
             writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
         }
-        return Ok(None);
+        if !is_fold {
+            return Ok(None);
+        }
+    }
+    let (dir, passing) = match job {
+        Some(Job { dir, uploads, passing, .. }) => {
+            uploads.finish(writer).await?;
+            (Some(dir), passing)
+        }
+        None => (None, Passing::default()),
     };
-    uploads.finish(writer).await?;
     components.faults.reach("checkpoint.uploaded")?;
 
     let schema = schema(source)?;
     source.rest()?;
     let mut generation = writer.row().tail.figures.generation;
-    // What segments brought is in it.
-    let mut unfolded = unfolded(writer)?;
     let beyond = || writer.log().inconsistent("more generations than can be counted".to_owned());
     let (mut done, mut told) = (Done::default(), None::<CheckpointPlan>);
     for Round { difference, plan, built, resumed } in rounds {
@@ -158,7 +169,22 @@ pub async fn checkpoint(
             }
         }
     }
-    let Some(plan) = told else { return Ok(None) };
+    // What was shipped since the newest checkpoint was undone since: what that one had is what there is.
+    let plan = told.unwrap_or_else(|| {
+        generation = generation.next();
+        let (page_size, page_count) = (source.page_size(), source.page_count());
+        done.ops.push(ManifestOp::Resize { page_count });
+        CheckpointPlan {
+            page_size,
+            page_count,
+            page_count_before: writer.row().tail.figures.page_count,
+            reshape: false,
+            chunks: Vec::new(),
+            unchanged: Geometry::new(page_size).chunk_count(page_count),
+            packs: Vec::new(),
+            estimate: Estimate::default(),
+        }
+    });
     done.ops.extend(unfolded.into_iter().map(|(chunk, replaced)| ManifestOp::ReplaceDeltas {
         chunk,
         replaced,
@@ -173,13 +199,15 @@ pub async fn checkpoint(
             wal: source.wal(),
             pages,
         }),
-        commits: source.commits().max(1),
+        commits: if is_fold { source.commits() } else { source.commits().max(1) },
         figures: VolumeFigures { generation, page_size: Some(plan.page_size), page_count: plan.page_count },
         added: FooterFigures { pages: plan.changed_pages(), bytes: done.bytes },
         identities: done.identities.into_iter().collect(),
     };
     let published = writer.publish(draft).await?;
-    dir.remove()?;
+    if let Some(dir) = dir {
+        dir.remove()?;
+    }
     components.faults.reach("checkpoint.cleaned")?;
     let tail = &writer.row().tail;
     Ok(Some(Checkpointed {

@@ -19,35 +19,12 @@ use crate::log::{Draft, Writer};
 use littoral_format as format;
 use littoral_format::patch::Patch;
 use littoral_format::segment::{Framed, Stand};
+use littoral_ports::Commits;
 use littoral_types::limits::SEGMENT_INLINE_MAX;
 use littoral_types::{
-    Commit, Compression, FooterFigures, Lsn, ManifestOp, PageCount, PageNo, PageSize, Position, RecordBody, Segment,
-    Seq, VolumeFigures, WalMark,
+    Commit, Compression, FooterFigures, Lsn, ManifestOp, PageCount, PageNo, Position, RecordBody, RecordKind, Segment,
+    Seq, VolumeFigures,
 };
-
-/// One commit, before it has an LSN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Noted {
-    /// When, milliseconds since 1970.
-    pub time_ms: u64,
-    /// The database's size after it.
-    pub page_count: PageCount,
-    /// Who made it and with which serial, for named sessions.
-    pub session: Option<(String, u64)>,
-}
-
-/// Commits that follow one another, and what they changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Changes {
-    /// Of every page.
-    pub page_size: PageSize,
-    /// In order; one at least.
-    pub commits: Vec<Noted>,
-    /// The last version of each page that they wrote and that the last one still has, by ascending number.
-    pub pages: Vec<(PageNo, Vec<u8>)>,
-    /// Where the WAL stands after the last one.
-    pub wal: Option<WalMark>,
-}
 
 /// What was shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +41,40 @@ pub struct ShippedSegment {
     pub bytes: u64,
 }
 
+/// What lies on top of the newest checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// Records.
+    pub segments: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// How much was shipped since the newest checkpoint: whoever opens the volume reads all of it.
+pub fn pressure(writer: &Writer) -> Result<Pressure, EngineError> {
+    let row = writer.row();
+    let changes = writer.manifest().changes_since(&row.meta.id, row.tail.snapshot)?;
+    let mut pressure = Pressure::default();
+    for record in changes.iter().flat_map(|change| &change.records) {
+        match record.kind {
+            RecordKind::Checkpoint => pressure = Pressure::default(),
+            RecordKind::Segment => {
+                pressure.segments += 1;
+                pressure.bytes += record.added.bytes;
+            }
+            _ => {}
+        }
+    }
+    Ok(pressure)
+}
+
 /// What the newest version of a page may be, for who has it at hand: it is believed only where the manifest knows it by its identity.
 pub type Before<'a> = &'a mut (dyn FnMut(PageNo) -> Option<Vec<u8>> + Send);
 
 /// Publishes commits that follow the volume's newest one.
 pub async fn ship(
     writer: &mut Writer,
-    changes: Changes,
+    changes: Commits,
     shipped: &mut Shipped,
     before: Before<'_>,
 ) -> Result<ShippedSegment, EngineError> {
@@ -174,7 +178,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(before: PageCount, changes: &Changes) -> Self {
+    fn of(before: PageCount, changes: &Commits) -> Self {
         let least = changes.commits.iter().map(|commit| commit.page_count).min();
         let after = changes.commits.last().map_or(before, |last| last.page_count);
         Self { before, least: least.map_or(before, |least| least.min(before)), after }

@@ -18,6 +18,10 @@ pub const DELTAS_PER_CHUNK_MAX: usize = 4096;
 pub const RECORD_INLINE_MAX: usize = 1 << 20;
 /// A segment's frames travel in its record up to here, as a blob above.
 pub const SEGMENT_INLINE_MAX: usize = 1 << 20;
+/// Segments on top of a checkpoint before the next one folds them.
+pub const SEGMENTS_MAX: u64 = 48;
+/// Bytes of their frames.
+pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;
 /// Patches that stand on one another before a page travels whole again.
 pub const PATCHES_MAX: u32 = 8;
 /// Pages that a shipper remembers as it shipped them, in memory.
@@ -87,5 +91,6 @@ const _: () = assert!(DELTA_BYTES_MAX < CHUNK_BYTES / 2);
 // A chunk that does not compress at all still goes up in one verified PUT.
 const _: () = assert!(SINGLE_PUT_MAX >= CHUNK_BYTES + CHUNK_BYTES / 8);
 const _: () = assert!(RECORD_INLINE_MAX < RECORD_BODY_MAX);
+const _: () = assert!(SEGMENTS_MAX < INDEX_EVERY && (SEGMENTS_MAX as usize) < DELTAS_PER_CHUNK_MAX / 2);
 const _: () = assert!(INDEX_EVERY.is_power_of_two() && SNAPSHOT_RECORDS.is_multiple_of(INDEX_EVERY));
 const _: () = assert!(RETRY_PAUSE_MS < RETRY_PAUSE_MS_MAX && RETRY_PAUSE_MS_MAX < REQUEST_TIMEOUT_MS);

@@ -127,9 +127,7 @@ fn status_tells_of_a_database_that_somebody_writes_and_of_one_that_is_not_all_he
     // While the shell has it open, and its commits are in the WAL alone.
     let told = good(
         &place,
-        &format!(
-            "INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4);\n.system {cli}\nSELECT 'still here';"
-        ),
+        &format!("INSERT INTO t VALUES (1, 2); INSERT INTO t VALUES (3, 4);\n.system {cli}\nSELECT 'still here';"),
     );
     assert!(told.contains("since     2 commits, "), "{told}");
     assert!(told.trim_end().ends_with("still here"), "{told}");

@@ -39,9 +39,9 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         (None, Some(_), Some(0), Some(0)) => "yes: the object store has everything".to_owned(),
         // A backfill writes pages that were published out of the WAL: they are looked at again, and found unchanged.
         (None, Some(_), Some(0), Some(_)) => {
-            "yes, as far as commits were counted: none came since the last checkpoint".to_owned()
+            "yes, as far as commits were counted: none came since the last publication".to_owned()
         }
-        (None, Some(_), Some(commits), Some(_)) => format!("not yet: {commits} commits since the last checkpoint"),
+        (None, Some(_), Some(commits), Some(_)) => format!("not yet: {commits} commits since the last publication"),
         (None, Some(_), _, _) => "not known: the next checkpoint compares all pages".to_owned(),
     };
     let sparse = database.sparse().map(|sparse| {

@@ -84,6 +84,8 @@ mod at {
     pub(super) const COUNTER: usize = 163;
     /// Device and inode of the file that those who are here have open.
     pub(super) const FILE: usize = 164;
+    /// Commits that were shipped since.
+    pub(super) const SHIPPED: usize = 166;
 }
 
 /// What tells whether a file was changed: all that the file system keeps of that.
@@ -365,9 +367,19 @@ impl Tracker {
         self.header.word(at::COMMITS).fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Commits that were counted since the last checkpoint. A hint.
+    /// Commits that were counted so far.
+    pub fn commits(&self) -> u64 {
+        self.get(at::COMMITS)
+    }
+
+    /// So many of them are in the object store, with the last checkpoint or since.
+    pub fn shipped(&self, commits: u64) {
+        self.header.word(at::SHIPPED).fetch_max(commits, Ordering::SeqCst);
+    }
+
+    /// Commits that were counted and are not in the object store. A hint.
     pub fn commits_since(&self) -> u64 {
-        self.get(at::COMMITS).saturating_sub(self.get(at::BASE_COMMITS))
+        self.get(at::COMMITS).saturating_sub(self.get(at::BASE_COMMITS).max(self.get(at::SHIPPED)))
     }
 
     /// Where marks are counted from; `None` when nothing is known.

@@ -47,7 +47,11 @@ pub fn peek(store_root: &Path, database: &Path) -> Result<Option<Peek>, LocalErr
     });
     let bytes_changed = known.then(|| marked.sum::<u64>() * UNIT);
     let fenced = (word(at::FENCED) != 0).then(|| (Epoch(word(at::FENCED)), fence_text(word)));
-    Ok(Some(Peek { commits_since: word(at::COMMITS).saturating_sub(word(at::BASE_COMMITS)), bytes_changed, fenced }))
+    Ok(Some(Peek {
+        commits_since: word(at::COMMITS).saturating_sub(word(at::BASE_COMMITS).max(word(at::SHIPPED))),
+        bytes_changed,
+        fenced,
+    }))
 }
 
 /// Looks at a database's bitmap of pages. `None` where all of it is here.

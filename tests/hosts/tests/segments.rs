@@ -1,0 +1,158 @@
+//! Commits that travel one by one: `PRAGMA littoral_sync` ships what the WAL has, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use littoral_hosts::{Place, built, command, said};
+use serde_json::Value;
+use std::process::Stdio;
+
+/// A session of the `sqlite3` shell on a database of a machine, each line a statement or one of the shell's commands.
+fn shell(place: &Place, file: &str, parameters: &str, lines: &str) -> String {
+    let mut command = place.host("sqlite3");
+    command.args(["-batch", "-cmd"]).arg(format!(".load {}", built().extension.display()));
+    let uri = format!("file:{file}?vfs=littoral&volume=app.db&remote={}{parameters}", place.remote());
+    command.args(["-cmd", &format!(".open {uri}"), ":memory:"]).args(lines.lines().map(str::trim));
+    let done = command.stdin(Stdio::null()).output().unwrap();
+    let complaint = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && complaint.is_empty(), "{lines}: {complaint}");
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// What the log's records are, newest first.
+fn history(place: &Place) -> Vec<String> {
+    let mut littoral = command(&built().littoral);
+    littoral.args(["history", &format!("{}/app.db", place.remote()), "--json", "--limit", "500"]);
+    let told: Value = serde_json::from_str(&said(&mut littoral)).unwrap();
+    let records = told["records"].as_array().unwrap_or_else(|| panic!("{told}"));
+    records.iter().map(|record| record["kind"].as_str().unwrap().to_owned()).collect()
+}
+
+fn restored(place: &Place, at: &str) -> String {
+    let mut littoral = command(&built().littoral);
+    littoral.current_dir(place.machine()).args([
+        "restore",
+        &format!("{}/app.db", place.remote()),
+        "back.db",
+        "--force",
+    ]);
+    said(littoral.args(["--at", at]));
+    place.stock("back.db", "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;")
+}
+
+const BEGIN: &str = "PRAGMA journal_mode = WAL;
+    CREATE TABLE t(a INTEGER PRIMARY KEY, b, c); CREATE INDEX i ON t(c);
+    WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) INSERT INTO t SELECT i, hex(randomblob(100)), i * 7919 % 1000 FROM n;
+    SELECT '@' || littoral_checkpoint();";
+
+#[test]
+fn a_sync_ships_the_commits_and_nothing_else_and_each_is_a_restore_point_of_its_own() {
+    let place = Place::new();
+    // One connection, so that the WAL goes on.
+    let told = shell(
+        &place,
+        "app.db",
+        "",
+        &format!(
+            "{BEGIN}
+             INSERT INTO t VALUES (5001, 'one', 1);
+             UPDATE t SET b = 'two' WHERE a = 17;
+             SELECT '@' || littoral_sync();
+             SELECT '@' || littoral_sync();
+             INSERT INTO t VALUES (5003, 'three', 3);
+             SELECT '@' || littoral_sync();
+             SELECT value FROM littoral_status WHERE name = 'safe';
+             INSERT INTO t VALUES (5004, 'four', 4);
+             SELECT '@' || littoral_checkpoint();
+             INSERT INTO t VALUES (5005, 'five', 5);
+             UPDATE t SET b = 'six' WHERE a < 40;
+             SELECT '@' || littoral_sync();"
+        ),
+    );
+    let positions: Vec<u64> =
+        told.lines().filter_map(|line| line.strip_prefix("@1.")).map(|lsn| lsn.parse().unwrap()).collect();
+    let first = positions[0];
+    let expected: Vec<u64> = [0, 2, 2, 3, 4, 6].iter().map(|more| first + more).collect();
+    assert_eq!(positions, expected, "one LSN for each transaction: {told}");
+    assert!(told.contains("yes"), "{told}");
+    let history = history(&place);
+    let kinds: Vec<&str> = history.iter().rev().map(String::as_str).collect();
+    assert_eq!(kinds, ["claim", "checkpoint", "segment", "segment", "checkpoint", "segment"], "{history:?}");
+    // Every restore point, from a machine that has nothing.
+    place.lose_machine();
+    let rows =
+        |at: u64| restored(&place, &at.to_string()).lines().next().unwrap().split('|').next().unwrap().to_owned();
+    assert_eq!([first, first + 2, first + 3, first + 4, first + 6].map(rows), ["4000", "4001", "4002", "4003", "4004"]);
+    assert!(restored(&place, &(first + 6).to_string()).ends_with("ok"));
+    // And lazily, page by page.
+    let question =
+        "SELECT group_concat(b) FROM (SELECT b FROM t WHERE a IN (3, 17, 5001, 5003, 5004, 5005) ORDER BY a);
+                    SELECT count(*) FROM t INDEXED BY i WHERE c >= 0;
+                    PRAGMA integrity_check;";
+    assert_eq!(shell(&place, "app.db", "", question), "six,six,one,three,four,five\n4004\nok");
+}
+
+#[test]
+fn p09_what_cannot_be_told_apart_is_a_checkpoint_and_segments_go_on_from_there() {
+    let place = Place::new();
+    shell(&place, "app.db", "", BEGIN);
+    let sync = "SELECT littoral_sync();";
+    // Each of these leaves no WAL that goes on from the newest record: the last close took it away, it started over, there is none,
+    // somebody wrote past us.
+    shell(&place, "app.db", "", &format!("INSERT INTO t VALUES (5001, 'closed', 1);\n{sync}"));
+    let restart = "INSERT INTO t VALUES (5002, 'before', 1);\nPRAGMA wal_checkpoint(RESTART);\nINSERT INTO t VALUES (5003, 'after', 1);";
+    shell(&place, "app.db", "", &format!("{sync}\n{restart}\n{sync}"));
+    shell(
+        &place,
+        "app.db",
+        "",
+        &format!("PRAGMA journal_mode = DELETE;\nINSERT INTO t VALUES (5004, 'rollback', 1);\n{sync}"),
+    );
+    shell(&place, "app.db", "", &format!("PRAGMA journal_mode = WAL;\nINSERT INTO t VALUES (5005, 'wal', 1);\n{sync}"));
+    place.stock("app.db", "INSERT INTO t VALUES (5006, 'foreign', 1)");
+    shell(&place, "app.db", "", sync);
+    let vacuum = "DELETE FROM t WHERE a % 3 = 0;\nVACUUM;";
+    let again = "INSERT INTO t VALUES (5007, 'again', 1);";
+    let told = shell(
+        &place,
+        "app.db",
+        "",
+        &format!("{vacuum}\n{sync}\n{again}\n{sync}\n{again_too}\n{sync}", again_too = again.replace('7', "8")),
+    );
+    let newest: u64 = told.lines().last().unwrap().strip_prefix("1.").unwrap().parse().unwrap();
+    let history = history(&place);
+    assert_eq!(history[0], "segment", "{history:?}");
+    assert!(history.iter().filter(|kind| *kind == "checkpoint").count() >= 5, "{history:?}");
+    let here = place.stock("app.db", "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;");
+    assert_eq!(restored(&place, &newest.to_string()), here);
+}
+
+#[test]
+fn many_processes_write_and_sync_at_once_and_nothing_is_lost_or_doubled() {
+    let place = Place::new();
+    shell(&place, "app.db", "", BEGIN);
+    let lines = |worker: u32| -> String {
+        (0..12)
+            .map(|nth| {
+                format!(
+                    "INSERT INTO t(b, c) VALUES ('{worker}-{nth}', {worker});\nUPDATE t SET c = c + 1 WHERE a % 400 = {nth};\nSELECT littoral_sync();\n"
+                )
+            })
+            .collect()
+    };
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let (place, lines) = (&place, lines(worker));
+            scope.spawn(move || shell(place, "app.db", "", &format!(".timeout 60000\n{lines}")));
+        }
+    });
+    let segments = history(&place).iter().filter(|kind| *kind == "segment").count();
+    assert!(segments > 4, "hardly anything travelled commit by commit: {segments}");
+    let question = "SELECT count(*), sum(c), sum(length(b)) FROM t; PRAGMA integrity_check;";
+    let here = place.stock("app.db", question);
+    place.lose_machine();
+    place.restore("app.db", "back.db");
+    assert_eq!(place.stock("back.db", question), here);
+    assert!(here.starts_with("4048|"), "{here}");
+    let mut verify = command(&built().littoral);
+    said(verify.args(["verify", &format!("{}/app.db", place.remote())]));
+}
