@@ -105,7 +105,13 @@ async fn a_checkpoint_and_an_open_of_a_terabyte_cost_what_they_cost_of_a_megabyt
         ops.push(ManifestOp::PutBase { chunk, base: base(geometry.span(chunk, page_count).unwrap()) });
     }
     let draft = Draft {
-        body: RecordBody::Checkpoint(Checkpoint { ops, schema: None, sessions: Vec::new(), wal: None, pages: Vec::new() }),
+        body: RecordBody::Checkpoint(Checkpoint {
+            ops,
+            schema: None,
+            sessions: Vec::new(),
+            wal: None,
+            pages: Vec::new(),
+        }),
         commits: 1,
         figures: VolumeFigures { generation: Generation(1), page_size: Some(page_size), page_count },
         added: FooterFigures { pages: page_count.0, bytes: TERABYTE / 2 },
@@ -174,7 +180,13 @@ async fn an_open_after_3600_records_costs_no_more_than_after_a_hundred() {
         }
         ops.push(ManifestOp::ReplaceDeltas { chunk: littoral_types::ChunkId(0), replaced, delta: Some(delta) });
         let draft = Draft {
-            body: RecordBody::Checkpoint(Checkpoint { ops, schema: None, sessions: Vec::new(), wal: None, pages: Vec::new() }),
+            body: RecordBody::Checkpoint(Checkpoint {
+                ops,
+                schema: None,
+                sessions: Vec::new(),
+                wal: None,
+                pages: Vec::new(),
+            }),
             commits: 1,
             figures: VolumeFigures { generation, page_size: Some(page_size), page_count },
             added: FooterFigures { pages: 1, bytes: 2000 },
