@@ -115,7 +115,7 @@ impl Database {
             crate::sparse::forget_stale(&self.path, &self.store, said)?;
         }
         if opening.is_none() {
-            crate::first::refuse_stranger(&self.path, said)?;
+            crate::first::refuse_stranger(&self.path, &self.store, said)?;
         }
         let mut reader = None;
         // What SQLite makes by opening what is not there holds nothing.

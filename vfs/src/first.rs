@@ -9,6 +9,7 @@
 use crate::said::Said;
 use crate::work::{self, Ground, WorkError};
 use littoral_engine::EngineError;
+use littoral_engine::tracker::residency::{Opening, Residency};
 use std::path::Path;
 use std::time::Duration;
 
@@ -16,7 +17,11 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Refuses a database that is here, is bound to nothing, and whose volume is somebody else's, as far as anybody knows.
-pub(crate) fn refuse_stranger(database: &Path, said: &Said) -> Result<(), String> {
+pub(crate) fn refuse_stranger(database: &Path, store: &Path, said: &Said) -> Result<(), String> {
+    // One that came out of the volume itself, page by page, and is whole by now.
+    if Opening::was_had(&Residency::path_of(store, database)) {
+        return Ok(());
+    }
     let Ok(place) = said.place(database) else { return Ok(()) };
     let is_chosen = said.settings.takeover.is_some();
     if place.is_unmade || place.found.is_some() || is_chosen || is_empty(database) {

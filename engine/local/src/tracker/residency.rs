@@ -64,10 +64,19 @@ pub struct Opening {
 }
 
 impl Opening {
+    fn path_of(sidecar: &Path) -> PathBuf {
+        suffixed(sidecar, ".opening")
+    }
+
+    /// Whether anybody here ever had it for this database: what stands there may have come out of the object store.
+    pub fn was_had(sidecar: &Path) -> bool {
+        Self::path_of(sidecar).exists()
+    }
+
     /// Waits for it.
     pub fn wait(sidecar: &Path) -> Result<Self, LocalError> {
         create_dirs(parent(sidecar))?;
-        let path = suffixed(sidecar, ".opening");
+        let path = Self::path_of(sidecar);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(on("open", &path))?;
         flock(&file, FlockOperation::LockExclusive).map_err(on("lock", &path))?;
