@@ -292,7 +292,8 @@ impl Opening<'_> {
         let ours = bound == Some(opened.meta.id)
             && tail.owner.as_ref().is_none_or(|owner| owner.store == self.stores.store.id());
         match self.target.takeover {
-            None if ours => {
+            // Whoever was taken over from once: the term is ours by now.
+            _ if ours => {
                 tracing::info!(volume = %self.log.name(), "the local manifest is gone: beginning it anew from the object store");
                 let mut writer = self.begun(&opened).await?;
                 if writer.row().tail.owner.is_none() {

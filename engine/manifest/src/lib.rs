@@ -15,6 +15,7 @@ mod lookup;
 mod open;
 mod store;
 mod table;
+mod tail;
 
 #[cfg(test)]
 mod tests;

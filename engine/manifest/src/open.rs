@@ -4,7 +4,7 @@
 //!
 //! - **U1** One environment per directory and process. [`Environment::shared`] hands out the one that is open; heed refuses
 //!   a second.
-//! - **U2** LMDB alone touches its files, but for a look at a data file that it has just refused. Nothing of ours otherwise opens `data.mdb` or `lock.mdb`: closing any descriptor of the lock
+//! - **U2** LMDB alone touches its files, but for a look at a data file that is refused. Nothing of ours otherwise opens `data.mdb` or `lock.mdb`: closing any descriptor of the lock
 //!   file would drop LMDB's POSIX locks on it (rule S9's reason), and writing to the data file would change mapped memory.
 //! - **U3** The map never moves under a transaction. Transactions live only inside [`Environment::read`] and
 //!   [`Environment::write`], which hold the slot's lock shared; whoever moves the map holds it alone.
@@ -12,9 +12,11 @@
 //! - **U5** An environment is never used by another process than the one that opened it: the process id is compared before
 //!   every transaction. A forked child drops its copy, which closes its own descriptors and maps and touches no lock of the
 //!   parent's (LMDB clears only readers of its own process id; POSIX locks are not inherited), and opens its own.
-//! - **U6** A data file that ends before its last page is refused before a page beyond its end could be read (SIGBUS).
+//! - **U6** A data file that ends before its last page is refused before a page beyond its end could be read (SIGBUS), unless all that it
+//!   lacks is free, and so nobody's to read (`tail.rs`).
 
 use crate::table::Tables;
+use crate::tail;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
 use littoral_format::FormatError;
@@ -267,7 +269,7 @@ impl Opened {
         let length = env.real_disk_size().map_err(|error| failed(dir, error))?;
         let page_bytes = u64::from(env.unnamed_database_stat().page_size);
         let pages = env.info().last_page_number as u64 + 1;
-        if length < pages * page_bytes {
+        if length < pages * page_bytes && !Self::lacks_nothing(dir, &env, length / page_bytes, pages - 1) {
             let text = format!("{}: {length} bytes of {} are left", dir.display(), pages * page_bytes);
             return Err(ManifestError::Corrupt(text));
         }
@@ -306,6 +308,14 @@ impl Opened {
             Err(Fault::Disk(error)) => Err(disk(dir, error)),
             Err(other) => Err(ManifestError::Failed(format!("{}: {other:?}", dir.display()))),
         }
+    }
+
+    /// Whether all pages that a data file is too short for are free.
+    fn lacks_nothing(dir: &Path, env: &Env<WithoutTls>, first: u64, last: u64) -> bool {
+        // As long as this reads, what was free stays as it is, whatever others commit.
+        let Ok(_reader) = env.read_txn() else { return false };
+        let page_bytes = env.unnamed_database_stat().page_size as usize;
+        std::fs::File::open(dir.join(DATA)).is_ok_and(|file| tail::is_free(&file, page_bytes, first, last))
     }
 
     fn map_bytes(&self) -> usize {
@@ -541,7 +551,7 @@ mod tests {
         }
         drop(manifest);
         let whole = std::fs::read(&data).unwrap();
-        for length in [whole.len() - 1, whole.len() / 2, 8192] {
+        for length in [whole.len() / 2, 3 * 4096, 8192] {
             std::fs::write(&data, &whole[..length]).unwrap();
             let refused = LmdbManifest::open(dir.path()).unwrap_err();
             assert!(matches!(refused, ManifestError::Corrupt(_)), "{length}: {refused:?}");
@@ -552,6 +562,43 @@ mod tests {
         assert!(matches!(refused, ManifestError::Corrupt(_)), "{refused:?}");
         std::fs::write(&data, &whole).unwrap();
         assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), [row(1, 49)]);
+    }
+
+    #[test]
+    fn a_file_that_ends_before_its_last_page_because_that_one_was_given_back_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data.mdb");
+        let environment = Environment::shared(dir.path(), 1).unwrap();
+        // Asked for and given back by one transaction: never written, and counted. Nothing that is free is large enough for the next one.
+        for round in 1..9 {
+            let large = vec![7; usize::from(round) * 20 * 4096];
+            environment
+                .write(|tables, txn| {
+                    tables.meta.put(txn, b"kept", &[round])?;
+                    tables.meta.put(txn, b"large", &large)?;
+                    tables.meta.delete(txn, b"large")?;
+                    Ok(())
+                })
+                .unwrap();
+        }
+        drop(environment);
+        let pages = |bytes: &[u8]| {
+            let last =
+                |page: usize| u64::from_le_bytes(bytes[page * 4096 + 136..page * 4096 + 144].try_into().unwrap());
+            last(0).max(last(1)) + 1
+        };
+        let whole = std::fs::read(&data).unwrap();
+        assert!(
+            (whole.len() as u64) < pages(&whole) * 4096,
+            "it is too short for {} pages: {}",
+            pages(&whole),
+            whole.len()
+        );
+        assert_eq!(LmdbManifest::open(dir.path()).unwrap().volumes().unwrap(), []);
+        // What is cut off besides is not free.
+        std::fs::write(&data, &whole[..3 * 4096]).unwrap();
+        let refused = LmdbManifest::open(dir.path()).unwrap_err();
+        assert!(matches!(refused, ManifestError::Corrupt(_)), "{refused:?}");
     }
 
     #[test]

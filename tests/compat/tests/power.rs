@@ -19,8 +19,16 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[test]
 fn whatever_the_power_takes_along_nothing_durable_is_lost_and_nothing_that_was_published() {
     let (lived, all) = worlds(0..60, 6, PATIENCE);
-    assert!(lived >= 24, "only {lived} power failures");
-    let came = ["transactions acknowledged", "checkpoints acknowledged", "whole ones compared", "sparse ones restored"];
+    assert!(lived >= 24, "only {lived} ends");
+    let came = [
+        "transactions acknowledged",
+        "checkpoints acknowledged",
+        "whole ones compared",
+        "sparse ones restored",
+        "power failures",
+        "kills",
+        "lost: manifest",
+    ];
     for what in came {
         assert!(all.of(what) > 0, "{what} never came to pass");
     }
@@ -200,4 +208,18 @@ fn what_a_sparse_database_grew_by_is_published_again_though_nobody_knows_any_mor
     assert!(is_sparse(&machine));
     checkpoint(&mut shell);
     assert_eq!(machine.restored("restored.db"), Ok(81));
+}
+
+#[test]
+fn p04_a_manifest_that_is_lost_is_begun_anew_though_the_uri_still_names_the_term_that_was_taken_over() {
+    let machine = elsewhere("wal");
+    let mut shell = opened(&machine, "");
+    commit(&mut shell);
+    checkpoint(&mut shell);
+    shell.quit();
+    fs::remove_dir_all(machine.its(".littoral/manifest")).unwrap();
+    let mut shell = opened(&machine, "");
+    commit(&mut shell);
+    checkpoint(&mut shell);
+    assert_eq!(machine.restored("restored.db"), Ok(2));
 }

@@ -7,7 +7,9 @@
 //! 3. The object store is never ahead of the disk (rule S2): what was published is there, durable or not as it may be for its writer.
 //! 4. The next checkpoint works without anybody's help (I8), and what it restores elsewhere is what is here.
 //!
-//! The machine may have the whole database, or have opened it from the object store, lazily.
+//! The machine may have the whole database, or have opened it from the object store, lazily. Instead of a power failure, its processes
+//! may be killed, and then nothing that was acknowledged is missing, durable or not. In between, something of the store's may be lost that
+//! loses nothing, or the whole machine, after which another one opens the database lazily and goes on (its writer's term is taken over by name).
 
 pub mod disk;
 pub mod machine;
@@ -55,6 +57,21 @@ pub struct World {
     tally: Tally,
     /// The newest commit that must be found after a failure.
     kept: u64,
+    /// The newest one that was acknowledged: it must be found after a kill.
+    told: u64,
+    /// The term that whoever opens the database may take over from.
+    takeover: Option<u64>,
+}
+
+/// How processes end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The power fails at a sync that is counted, at a moment, or when all are done.
+    AtASync,
+    AtAMoment,
+    AtRest,
+    /// They are killed at a moment.
+    Killed,
 }
 
 impl World {
@@ -69,7 +86,18 @@ impl World {
         let machine = Machine::new(Chance::new(chance.number()), is_strict);
         let trace =
             vec![format!("{habit:?}, lazy: {is_lazy}, strict: {is_strict}, page size {page}, auto_vacuum {vacuum}")];
-        let mut world = Self { seed, chance, machine, habit, is_lazy, trace, tally: Tally::default(), kept: 0 };
+        let mut world = Self {
+            seed,
+            chance,
+            machine,
+            habit,
+            is_lazy,
+            trace,
+            tally: Tally::default(),
+            kept: 0,
+            told: 0,
+            takeover: is_lazy.then_some(1),
+        };
         let mut first = match is_lazy {
             true => {
                 let mut shell = Shell::start(&world.machine.file("first"), How::Littoral);
@@ -94,7 +122,7 @@ impl World {
         for _ in 0..before {
             first.quietly(&ledger::transaction(1000, ""));
         }
-        world.kept = before;
+        (world.kept, world.told) = (before, before);
         position(&first.run("PRAGMA littoral_checkpoint;")).unwrap_or_else(|why| world.fail(&why));
         first.quit();
         if is_lazy {
@@ -133,50 +161,51 @@ impl World {
     }
 
     fn opening(&mut self, shell: &Shell) -> String {
-        let takeover = if self.is_lazy { "&takeover=1" } else { "" };
+        let takeover = self.takeover.map_or_else(String::new, |epoch| format!("&takeover={epoch}"));
         let uri = shell.uri(NAME, &format!("remote={}{takeover}", self.machine.remote()));
         let Habit { journal, synchronous, .. } = self.habit;
         // A WAL stays one; the other modes are each connection's own.
         let journal = if journal == "wal" { String::new() } else { format!("PRAGMA journal_mode={journal};") };
         let backfill = self.chance.pick(&[3, 10, 50, 1000]);
+        let mapped = self.chance.pick(&[0, 0, 0, 1 << 28]);
         format!(
-            ".open {uri}\n.timeout 60000\nPRAGMA synchronous={synchronous}; {journal} PRAGMA wal_autocheckpoint={backfill};"
+            ".open {uri}\n.timeout 60000\nPRAGMA synchronous={synchronous}; {journal} PRAGMA wal_autocheckpoint={backfill}; PRAGMA mmap_size={mapped};"
         )
     }
 
     /// Lives through so many failures.
     pub fn live(mut self, failures: u64) -> Tally {
         for _ in 0..failures {
-            self.work_until_the_power_fails();
-            self.tally.add("power failures", 1);
-            self.look();
+            let end = self.work();
+            self.tally.add(if end == End::Killed { "kills" } else { "power failures" }, 1);
+            self.look(end);
         }
         self.tally.add("syncs", self.machine.disk.syncs());
         self.tally
     }
 
-    fn work_until_the_power_fails(&mut self) {
+    fn work(&mut self) -> End {
         let count = 1 + self.chance.under(3) as usize;
         let mut shells: Vec<Shell> = (0..count).map(|_| self.arrived()).collect();
         for (at, shell) in shells.iter_mut().enumerate() {
             for _ in 0..1 + self.chance.under(10) {
-                let (name, sql) = self.errand(shell);
+                let (name, sql) = self.errand(shell, count == 1);
                 self.note(format!("{at}: {name}"));
                 shell.ask(&sql);
             }
         }
-        // At a sync that is counted, at a moment, or when all are done.
         let (syncs, moment) = (self.chance.under(60), Duration::from_micros(self.chance.under(400_000)));
-        let how = self.chance.under(4);
-        if how < 2 {
+        let ends = [End::AtASync, End::AtASync, End::AtAMoment, End::AtRest, End::Killed];
+        let end = *self.chance.pick(&ends);
+        if end == End::AtASync {
             self.machine.disk.cut_after(syncs);
         }
         let since = Instant::now();
         loop {
-            let is_over = match how {
-                0 | 1 => self.machine.disk.is_cut(),
-                2 => since.elapsed() > moment,
-                _ => false,
+            let is_over = match end {
+                End::AtASync => self.machine.disk.is_cut(),
+                End::AtAMoment | End::Killed => since.elapsed() > moment,
+                End::AtRest => false,
             };
             let all_done = shells.iter_mut().all(|shell| shell.has_answered_all());
             if is_over || all_done {
@@ -190,17 +219,33 @@ impl World {
                 self.machine.disk.write_back();
             }
         }
-        let said = self.machine.fails(shells, false);
+        let said = match end {
+            End::Killed => shells.into_iter().map(Shell::killed).collect(),
+            _ => self.machine.fails(shells, false),
+        };
         for (at, said) in said.iter().enumerate() {
             self.hear(at, said);
         }
-        self.note(format!("power fails: {how}, after {syncs} syncs or {moment:?}; kept {}", self.kept));
+        self.note(format!(
+            "the end: {end:?}, after {syncs} syncs or {moment:?}; kept {}, told {}",
+            self.kept, self.told
+        ));
+        end
     }
 
-    fn errand(&mut self, shell: &Shell) -> (String, String) {
+    fn errand(&mut self, shell: &Shell, is_alone: bool) -> (String, String) {
         let (pad, rows) = (self.chance.under(1200), 1 + self.chance.under(200));
         let named = |sql: &str| (sql.split_whitespace().take(6).collect::<Vec<_>>().join(" "), sql.to_owned());
         match self.chance.under(100) {
+            48 | 49 if is_alone => {
+                // Nobody else has the database open, and whatever index of a WAL there is, is this connection's own.
+                let sql = ledger::transaction(pad, "SELECT 'at ' || c FROM clock;");
+                let back = "PRAGMA locking_mode = NORMAL; SELECT 'read ' || c FROM clock;";
+                (
+                    "transaction in exclusive mode".to_owned(),
+                    format!(".bail on\nPRAGMA locking_mode = EXCLUSIVE;\n{sql}\n.bail off\n.print done\n{back}"),
+                )
+            }
             0..=49 => {
                 let sql = ledger::transaction(pad, "SELECT 'at ' || c FROM clock;");
                 ("transaction".to_owned(), format!(".bail on\n{sql}\n.bail off\n.print done"))
@@ -242,8 +287,9 @@ impl World {
                 number = found.parse().ok();
             } else if line == "done" {
                 self.tally.add("transactions acknowledged", 1);
+                self.told = self.told.max(number.take().unwrap_or(0));
                 if self.habit.is_durable {
-                    self.kept = self.kept.max(number.take().unwrap_or(0));
+                    self.kept = self.kept.max(self.told);
                 }
             } else if position(std::slice::from_ref(line)).is_ok() {
                 self.tally.add("checkpoints acknowledged", 1);
@@ -254,8 +300,8 @@ impl World {
     }
 
     /// What there is after a failure.
-    fn look(&mut self) {
-        let disguised = fs::read(self.machine.its(NAME)).is_ok_and(|bytes| bytes.starts_with(b"Littoral sparse"));
+    fn look(&mut self, end: End) {
+        let disguised = self.is_disguised();
         let by_stock = (!disguised).then(|| match self.machine.as_stock_reads_it() {
             Ok(found) => found,
             Err(why) => self.fail(&format!("stock SQLite finds: {why}")),
@@ -274,20 +320,27 @@ impl World {
         if found < self.kept {
             self.fail(&format!("{} was durable, and {found} is found", self.kept));
         }
+        if end == End::Killed && found < self.told {
+            self.fail(&format!("{} was acknowledged, and {found} is found after a kill", self.told));
+        }
         let published =
             self.machine.restored("published.db").unwrap_or_else(|why| self.fail(&format!("published: {why}")));
         if published > found {
             self.fail(&format!("the object store is ahead: {published} there, {found} here"));
         }
-        // It was found, and it stays.
-        self.kept = found;
+        // It was found, and it stays; where nothing but a kill came before, it may not be durable yet.
+        if end != End::Killed || self.habit.is_durable {
+            self.kept = found;
+        }
+        self.told = found;
         if self.chance.once_in(3) {
             return shell.quit();
         }
         let answer = shell.run("PRAGMA littoral_checkpoint;");
-        if let Err(why) = position(&answer) {
-            self.fail(&format!("no checkpoint after the power failed: {why}"));
-        }
+        let position = position(&answer).unwrap_or_else(|why| self.fail(&format!("no checkpoint afterwards: {why}")));
+        let epoch = position.split('.').next().and_then(|epoch| epoch.parse().ok());
+        // What was published is durable here (rule S2).
+        self.kept = found;
         let published =
             self.machine.restored("restored.db").unwrap_or_else(|why| self.fail(&format!("restored: {why}")));
         if published != found {
@@ -295,7 +348,8 @@ impl World {
         }
         if disguised && !self.chance.once_in(6) {
             self.tally.add("sparse ones restored", 1);
-            return shell.quit();
+            shell.quit();
+            return self.lose(epoch);
         }
         let restored = fs::read(self.machine.file("elsewhere").join("restored.db")).unwrap();
         let here = by_stock.map_or_else(|| self.machine.copy_of(&mut shell), |(_, bytes)| bytes);
@@ -305,6 +359,47 @@ impl World {
         }
         self.tally.add(if disguised { "sparse ones compared" } else { "whole ones compared" }, 1);
         shell.quit();
+        self.lose(epoch);
+    }
+
+    /// Everything is published, and nobody has the database open: what can be lost without losing anything?
+    fn lose(&mut self, epoch: Option<u64>) {
+        let disguised = self.is_disguised();
+        let store = self.machine.its(".littoral");
+        let what = match self.chance.under(16) {
+            0 if !disguised => {
+                let trackers = fs::read_dir(store.join("tracker")).unwrap().map(|entry| entry.unwrap().path());
+                trackers.for_each(|tracker| fs::remove_file(tracker).unwrap());
+                "trackers"
+            }
+            1 | 2 => {
+                let _ = fs::remove_dir_all(store.join("manifest"));
+                "manifest"
+            }
+            3 if !disguised => {
+                // Who it was is gone with it: the user says by name that it goes on.
+                fs::remove_dir_all(&store).unwrap();
+                self.takeover = epoch;
+                "store"
+            }
+            4 | 5 => {
+                let machine = self.machine.its("");
+                fs::remove_dir_all(&store).unwrap();
+                for entry in fs::read_dir(machine).unwrap() {
+                    fs::remove_file(entry.unwrap().path()).unwrap();
+                }
+                self.takeover = epoch;
+                "machine"
+            }
+            _ => return,
+        };
+        self.note(format!("lost: {what}"));
+        self.tally.add(&format!("lost: {what}"), 1);
+        self.machine.disk.all_is_durable();
+    }
+
+    fn is_disguised(&self) -> bool {
+        fs::read(self.machine.its(NAME)).is_ok_and(|bytes| bytes.starts_with(b"Littoral sparse"))
     }
 }
 
@@ -326,6 +421,6 @@ pub fn worlds(seeds: impl Iterator<Item = u64>, failures: u64, patience: Duratio
             break;
         }
     }
-    println!("{lived} power failures in {} s: {all}", since.elapsed().as_secs());
+    println!("{lived} ends in {} s: {all}", since.elapsed().as_secs());
     (lived, all)
 }
