@@ -265,10 +265,10 @@ impl Environment {
 impl Opened {
     fn new(dir: &Path, map_bytes: usize) -> Result<Self, ManifestError> {
         let env = open(dir, map_bytes)?;
-        // U6.
-        let length = env.real_disk_size().map_err(|error| failed(dir, error))?;
+        // U6: the count first, since others may be committing: the file only grows.
         let page_bytes = u64::from(env.unnamed_database_stat().page_size);
         let pages = env.info().last_page_number as u64 + 1;
+        let length = env.real_disk_size().map_err(|error| failed(dir, error))?;
         if length < pages * page_bytes && !Self::lacks_nothing(dir, &env, length / page_bytes, pages - 1) {
             let text = format!("{}: {length} bytes of {} are left", dir.display(), pages * page_bytes);
             return Err(ManifestError::Corrupt(text));
