@@ -156,3 +156,34 @@ fn many_processes_write_and_sync_at_once_and_nothing_is_lost_or_doubled() {
     let mut verify = command(&built().littoral);
     said(verify.args(["verify", &format!("{}/app.db", place.remote())]));
 }
+
+#[test]
+fn s14_frames_that_vanish_before_they_were_shipped_fail_no_call_of_sqlites_and_come_with_the_next_checkpoint() {
+    let place = Place::new();
+    shell(&place, "app.db", "", BEGIN);
+    let remote = std::path::PathBuf::from(place.remote().strip_prefix("file://").unwrap());
+    let away = remote.with_extension("away");
+    // The object store is away, and the WAL starts over again and again.
+    std::fs::rename(&remote, &away).unwrap();
+    std::fs::write(&remote, b"not a folder").unwrap();
+    let commits: String = (0..60)
+        .map(|nth| {
+            let over = if nth % 10 == 9 { "PRAGMA wal_checkpoint(RESTART);\n" } else { "" };
+            format!("UPDATE t SET b = hex(randomblob(90)) WHERE a % 60 = {nth};\n{over}")
+        })
+        .collect();
+    let told =
+        shell(&place, "app.db", "", &format!("PRAGMA wal_autocheckpoint = 20;\n{commits}SELECT count(*) FROM t;"));
+    assert!(told.ends_with("4000") && !told.contains("1|"), "a call of SQLite's failed, or was busy: {told}");
+    let mut refused = place.host("sqlite3");
+    refused.args(["-batch", "-cmd"]).arg(format!(".load {}", built().extension.display()));
+    refused.args(["-cmd", &format!(".open file:app.db?vfs=littoral&volume=app.db&remote={}", place.remote())]);
+    let refused = refused.args([":memory:", "PRAGMA littoral_sync;"]).stdin(Stdio::null()).output().unwrap();
+    assert!(!refused.stderr.is_empty() || !refused.status.success(), "it was said to be safe: {refused:?}");
+    std::fs::remove_file(&remote).unwrap();
+    std::fs::rename(&away, &remote).unwrap();
+    let position = shell(&place, "app.db", "", "SELECT littoral_sync();");
+    assert_eq!(history(&place)[0], "checkpoint");
+    let here = place.stock("app.db", "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;");
+    assert_eq!(restored(&place, &position), here);
+}
