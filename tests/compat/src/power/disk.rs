@@ -340,9 +340,13 @@ impl Image {
         }
         let (chance, kept) = (&mut self.chance, self.kept.get_mut(&number).unwrap());
         if now.len() != kept.bytes.len() {
-            let (less, more) = (now.len().min(kept.bytes.len()), now.len().max(kept.bytes.len()));
-            let between = (less + chance.under((more - less) as u64 + 1) as usize).next_multiple_of(BLOCK).min(more);
-            let len = *chance.pick(&[kept.bytes.len(), now.len(), between]);
+            // Cut at once, or not; but what grows does so block by block.
+            let more = now.len().saturating_sub(kept.bytes.len());
+            let between = kept.bytes.len() + chance.under(more as u64 + 1) as usize;
+            let len = match more {
+                0 => now.len(),
+                _ => *chance.pick(&[kept.bytes.len(), now.len(), between.next_multiple_of(BLOCK).min(now.len())]),
+            };
             kept.bytes.resize(len, 0);
         }
         for (old, new) in kept.bytes.chunks_mut(block).zip(now.chunks(block)) {
