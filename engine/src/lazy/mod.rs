@@ -10,13 +10,14 @@
 //! 5. Memory is bounded by [`limits::LAZY_ROWS_BYTES_MAX`] and what is under way.
 //!
 //! What may never enter: SQLite, local files, what is resident: the VFS knows that.
-//! Read next: `state.rs` (what a state is made of), `located.rs` (where a chunk's pages are), `frames.rs` (how they come).
+//! Read next: `state.rs` (what a state is made of), `located.rs` (where a chunk's pages are), `frames.rs` (how they come), `kept.rs` (what came with the opening).
 //!
 //! [`limits::LAZY_ROWS_BYTES_MAX`]: littoral_types::limits::LAZY_ROWS_BYTES_MAX
 
 mod flight;
 mod frames;
 mod holding;
+mod kept;
 mod located;
 pub(crate) mod rows;
 pub(crate) mod state;
@@ -35,6 +36,7 @@ use bytes::Bytes;
 use frames::Frames;
 use futures::future::try_join_all;
 use holding::Holding;
+use kept::Kept;
 use littoral_types::{ChunkId, Geometry, IdentityKey, PageCount, PageNo, PageSize, Position, Seq, VolumeId};
 use located::{Located, Place};
 use rows::Rows;
@@ -86,8 +88,9 @@ impl fmt::Debug for Lazy {
 impl Lazy {
     /// Opens a volume at a state: newest, a commit, a named snapshot.
     pub async fn open(log: &Log, components: &Components, at: &At) -> Result<Self, EngineError> {
-        let opened = open_at(log, at).await?;
-        Self::from_opened(log, components, at, opened)
+        let log = Log::new(Arc::new(Kept::new(log.remote().clone())), log.name().clone());
+        let opened = open_at(&log, at).await?;
+        Self::from_opened(&log, components, at, opened)
     }
 
     /// Goes on from a log that was opened already, at what `at` names.

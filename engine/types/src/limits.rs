@@ -56,6 +56,8 @@ pub const FORESEEN_LEVELS_MAX: usize = 12;
 pub const FORESEEN_BYTES_MAX: u64 = 32 << 20;
 /// How long a read may go on fetching what is foreseen, after its own page is here.
 pub const FORESEEN_MS_MAX: u64 = 2_000;
+/// Records that a lazy reader keeps as its opening read them, in memory: their frames hold the newest pages.
+pub const LAZY_RECORDS_BYTES_MAX: usize = 16 << 20;
 /// Length of a volume's or a snapshot's name.
 pub const NAME_LEN_MAX: usize = 128;
 /// Text for people inside a record: labels, session names.
