@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Threads that drive requests. Compressing and hashing happen on the caller's, disk waits on others that come and go.
 const THREADS: usize = 2;
 
+/// By how much work that steps back is nicer: it gets a third of what others get of a processor that all of them want. Far less would
+/// let it hold what others wait for, a slice of reading or the store's lock, for as long as they are busy.
+const BEHIND: i32 = 5;
+
 /// How long work that is cut off may take to notice.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -75,10 +79,42 @@ where
     T: Send + 'static,
     F: Future<Output = T>,
 {
+    across(deadline, work, || ())
+}
+
+/// The same for long work that compares and compresses beside others who commit: where processors are scarce they come first.
+pub fn cross_behind<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, BridgeError>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
+    across(deadline, work, step_back)
+}
+
+/// Makes this thread, and those that it starts, step back for others. Where that is not granted it goes on as it is.
+fn step_back() {
+    // Nobody named means who asks, and on Linux that is the thread, not its process.
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|now| rustix::process::setpriority_process(None, now + BEHIND));
+    if let Err(error) = lowered {
+        tracing::debug!(%error, "a thread keeps its priority");
+    }
+}
+
+fn across<T, F>(
+    deadline: Duration,
+    work: impl FnOnce() -> F + Send + 'static,
+    begin: impl FnOnce() + Send + 'static,
+) -> Result<T, BridgeError>
+where
+    T: Send + 'static,
+    F: Future<Output = T>,
+{
     let runtime = shared()?;
     let (answer, answered) = sync_channel(1);
     let thread = std::thread::Builder::new().name("littoral-bridge".to_owned());
     thread.spawn(move || {
+        begin();
         let done = runtime.run(async { tokio::time::timeout(deadline, work()).await });
         // Whoever waited may have gone.
         let _ = answer.send(done.map_err(|_| Late(deadline)));
@@ -88,5 +124,24 @@ where
         Ok(done) => Ok(done?),
         Err(RecvTimeoutError::Timeout) => Err(Late(deadline).into()),
         Err(RecvTimeoutError::Disconnected) => Err(BridgeError::Broken),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn priority() -> i32 {
+        rustix::process::getpriority_process(None).unwrap()
+    }
+
+    #[test]
+    fn work_that_steps_back_is_nicer_than_its_caller_and_leaves_the_caller_as_it_is() {
+        let before = priority();
+        let deadline = Duration::from_secs(60);
+        assert_eq!(cross(deadline, || async { priority() }).unwrap(), before);
+        assert_eq!(cross_behind(deadline, || async { priority() }).unwrap(), (before + BEHIND).min(19));
+        assert_eq!(priority(), before);
+        assert_eq!(cross(deadline, || async { priority() }).unwrap(), before, "what came before holds nobody back");
     }
 }

@@ -58,6 +58,15 @@ where
     Ok(runtime::cross(deadline, work)??)
 }
 
+/// The same for long work that others should not notice: they come first where processors are scarce.
+fn run_behind<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, WorkError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, EngineError>>,
+{
+    Ok(runtime::cross_behind(deadline, work)??)
+}
+
 /// The same for what may fail for several callers at once.
 pub(crate) fn run_shared<T, F>(deadline: Duration, work: impl FnOnce() -> F + Send + 'static) -> Result<T, WorkError>
 where
@@ -77,7 +86,9 @@ pub(crate) fn checkpoint(
     let mut source = Live::open(library, database.clone())?;
     let Ground { place, said, components } = ground(database.path(), said)?;
     let options = live::Options::default();
-    run(deadline, async move || live::checkpoint(&place, &said.settings, &components, &mut source, options).await)
+    run_behind(deadline, async move || {
+        live::checkpoint(&place, &said.settings, &components, &mut source, options).await
+    })
 }
 
 /// Brings whatever was committed to an open database to the object store, the short way where there is one.
