@@ -250,7 +250,10 @@ impl Live {
         };
         for journal in [journal, hidden] {
             match File::open(&journal).and_then(|journal| journal.sync_all()) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+                // What has too long a name for a file is not there either.
+                Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename) => {
+                    return Err(failed(error));
+                }
                 _ => {}
             }
         }
