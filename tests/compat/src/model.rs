@@ -158,6 +158,17 @@ impl World {
         }
     }
 
+    /// Everything to the object store: in one piece, or commit by commit where that can be.
+    fn publish(&mut self) -> &'static str {
+        match self.chance.once_in(2) {
+            true => {
+                self.tally.add("asked to travel commit by commit", 1);
+                "PRAGMA littoral_sync;"
+            }
+            false => "PRAGMA littoral_checkpoint;",
+        }
+    }
+
     /// Nobody writes: what is restored is what stock SQLite reads, byte for byte.
     fn checkpoint_at_rest(&mut self) {
         let at = self.index_of(Some(How::Littoral));
@@ -169,7 +180,8 @@ impl World {
         if !said.is_empty() {
             self.fail(&format!("a transaction with nobody else said {said:?}"));
         }
-        let said = self.shell(at).run("PRAGMA littoral_checkpoint;");
+        let publish = self.publish();
+        let said = self.shell(at).run(publish);
         let position = position(&said).unwrap_or_else(|why| self.fail(&format!("no checkpoint: {why}")));
         let restored = self.place.restore(&position, "restored.db").unwrap_or_else(|why| self.fail(&why));
         let (found, wanted) = (fs::read(restored).unwrap(), self.place.as_read_by_stock());
@@ -193,7 +205,8 @@ impl World {
             let sql: String = (0..each).map(|_| self.transaction()).collect();
             if self.shell(at).how() == How::Littoral && self.chance.once_in(4) {
                 // One works at a time, and the others are told who.
-                self.shell(at).ask("PRAGMA littoral_checkpoint;");
+                let publish = self.publish();
+                self.shell(at).ask(publish);
             }
             // A journal that a killed one left is rolled back by who is alone, and until then nobody waits: a transaction that cannot
             // begin must not go on without.
@@ -201,7 +214,8 @@ impl World {
         }
         let nap = Duration::from_micros(self.chance.under(20_000));
         std::thread::sleep(nap);
-        self.shell(maker).ask("PRAGMA littoral_checkpoint;");
+        let publish = self.publish();
+        self.shell(maker).ask(publish);
         if kills {
             let nap = Duration::from_micros(self.chance.under(60_000));
             std::thread::sleep(nap);
@@ -327,7 +341,7 @@ impl World {
         let how = if self.chance.once_in(4) { How::Stock } else { How::Littoral };
         let at = self.index_of(Some(how));
         let doing = match (how, self.chance.under(4)) {
-            (How::Littoral, 0 | 1) => "PRAGMA littoral_checkpoint;".to_owned(),
+            (How::Littoral, 0 | 1) => self.publish().to_owned(),
             (_, 2) => "PRAGMA wal_checkpoint(RESTART);".to_owned(),
             _ => self.transaction(),
         };
