@@ -14,7 +14,7 @@ struct Words {
     /// How many worlds. Without it, one after another for ever.
     #[arg(long, default_value_t = u64::MAX)]
     worlds: u64,
-    /// Power failures of each.
+    /// Ends of each: power failures, and kills of all processes.
     #[arg(long, default_value_t = 6)]
     failures: u64,
 }
