@@ -60,7 +60,14 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     }
     // What is wrong with the remote's address is said before anything is made.
     place.existing(&settings, &components)?;
-    let database = OpenDatabase::open(&file, door.said())?;
+    let database = match OpenDatabase::open(&file, door.said()) {
+        Ok(database) => database,
+        Err(error) => {
+            // Where it is the volume that keeps it shut, this door has words of its own for the choices.
+            looked(&place, &settings, &components).await?;
+            return Err(error.into());
+        }
+    };
     let mut source = database.live()?;
     if args.dry_run {
         let (found, asked) = looked(&place, &settings, &components).await?;

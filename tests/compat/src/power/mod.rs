@@ -250,7 +250,8 @@ impl World {
                 let sql = ledger::transaction(pad, "SELECT 'at ' || c FROM clock;");
                 ("transaction".to_owned(), format!(".bail on\n{sql}\n.bail off\n.print done"))
             }
-            50..=64 => named("PRAGMA littoral_checkpoint;"),
+            50..=57 => named("PRAGMA littoral_checkpoint;"),
+            58..=64 => named("PRAGMA littoral_sync;"),
             65..=74 => {
                 let mode = self.chance.pick(&["PASSIVE", "FULL", "RESTART", "TRUNCATE"]);
                 named(&format!("PRAGMA wal_checkpoint({mode});"))
