@@ -2,7 +2,8 @@
 //!
 //! What this room promises:
 //! 1. What it gives is all that changed since that record: the WAL has not started over since, its frames before are those that the record
-//!    speaks of (their running checksum says so), and nobody wrote past it. Else it gives nothing, and a checkpoint is due.
+//!    speaks of (their running checksum says so), or it started over exactly there; and nobody wrote past it. Else it gives nothing, and a
+//!    checkpoint is due.
 //! 2. No more than a bounded part of memory is filled, inside of one short read transaction.
 
 use super::{FRAME_HEADER, Live, SPOOL_BYTES_MAX, WAL_HEADER};
@@ -79,9 +80,18 @@ impl Live {
         (same && self.mark_at(place) == Some(*mark)).then_some(place)
     }
 
+    /// The beginning of this WAL, where the mark speaks of the very end of the one before: everything in that one was shipped.
+    fn begun_from(&self, mark: &WalMark, now: WalPlace) -> Option<WalPlace> {
+        let previous = self.database.tracker()?.previous();
+        let ended = previous.salts != 0 && spelled(previous.salts) == salts_of(mark) && previous.frame == mark.frame;
+        // What another writer began is no writer's of ours to speak of.
+        let is_ours = self.database.tracker()?.witnessed().salts == now.salts;
+        (ended && is_ours).then_some(WalPlace { salts: now.salts, frame: 0 })
+    }
+
     /// Commits in the WAL after a mark and up to a place: how many. `None` where that cannot be told.
     pub(super) fn commits_after(&self, mark: &WalMark, to: WalPlace) -> Option<u64> {
-        let from = self.place_of(mark, to)?;
+        let from = self.place_of(mark, to).or_else(|| self.begun_from(mark, to))?;
         let mut commits = 0;
         for frame in from.frame + 1..=to.frame {
             commits += u64::from(self.head(frame).ok()?.pages != 0);
@@ -113,13 +123,13 @@ impl Live {
         if !is_known || figures.page_size != Some(self.page_size) || self.connection.reader().is_none() {
             return Ok(None);
         }
-        let Some(from) = self.place_of(mark, now) else { return Ok(None) };
+        let Some(from) = self.place_of(mark, now).or_else(|| self.begun_from(mark, now)) else { return Ok(None) };
         let time_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let mut commits = Vec::new();
         let mut newest: BTreeMap<PageNo, u64> = BTreeMap::new();
         for frame in from.frame + 1..=now.frame {
             let head = self.head(frame).map_err(|failure| self.told(&failure))?;
-            let Some(page) = PageNo::new(u64::from(head.page)).filter(|_| head.salts == salts_of(mark)) else {
+            let Some(page) = PageNo::new(u64::from(head.page)).filter(|_| head.salts == spelled(now.salts)) else {
                 return Ok(None);
             };
             newest.insert(page, frame);

@@ -86,6 +86,8 @@ mod at {
     pub(super) const FILE: usize = 164;
     /// Commits that were shipped since.
     pub(super) const SHIPPED: usize = 166;
+    /// Where the WAL before this one ended: salts and frame.
+    pub(super) const PREVIOUS: usize = 167;
 }
 
 /// What tells whether a file was changed: all that the file system keeps of that.
@@ -257,6 +259,31 @@ impl Tracker {
         WalPlace { salts: self.get(at::WITNESSED), frame: self.get(at::WITNESSED + 1) }
     }
 
+    /// Where the WAL ended that was there before this one, as far as writers of ours saw it: this one goes on from there. Zeros where
+    /// nobody can say.
+    pub fn previous(&self) -> WalPlace {
+        WalPlace { salts: self.get(at::PREVIOUS), frame: self.get(at::PREVIOUS + 1) }
+    }
+
+    fn set_previous(&self, place: WalPlace) {
+        // In between it is nobody's end.
+        self.set(at::PREVIOUS, 0);
+        self.set(at::PREVIOUS + 1, place.frame);
+        self.set(at::PREVIOUS, place.salts);
+    }
+
+    /// A new WAL begins: who writes its header holds the write lock, and has witnessed the one before to its end.
+    pub fn wal_begins(&self, salts: u64) {
+        let before = self.witnessed();
+        if before.salts == salts {
+            return;
+        }
+        if before.salts != 0 {
+            self.set_previous(before);
+        }
+        self.witness(WalPlace { salts, frame: 0 });
+    }
+
     /// Everything up to there is marked. To be called by who holds the WAL's write lock, or found out that nobody of us does.
     #[inline]
     pub fn witness(&self, place: WalPlace) {
@@ -272,6 +299,10 @@ impl Tracker {
     pub fn witness_no_wal(&self, trace: Option<Trace>) {
         if let Some(trace) = trace {
             self.set_trace(&trace);
+            let before = self.witnessed();
+            if before.salts != 0 {
+                self.set_previous(before);
+            }
             self.witness(WalPlace::default());
         }
     }
