@@ -6,13 +6,16 @@
 //!    checkpoint is due.
 //! 2. No more than a bounded part of memory is filled, inside of one short read transaction.
 
-use super::{FRAME_HEADER, Live, SPOOL_BYTES_MAX, WAL_HEADER};
+use super::{FRAME_HEADER, Live, WAL_HEADER};
 use crate::raw::connection::Failure;
 use littoral_engine::tracker::WalPlace;
 use littoral_ports::{Commits, Noted, SourceError};
 use littoral_types::{PageCount, PageNo, VolumeRow, WalMark};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Pages that travel commit by commit, in bytes: read with what they replace inside of one slice (rule S16).
+const GATHERED_BYTES_MAX: u64 = 8 << 20;
 
 /// What a frame's header says.
 struct FrameHead {
@@ -136,7 +139,7 @@ impl Live {
             if head.pages != 0 {
                 commits.push(Noted { time_ms, page_count: PageCount(u64::from(head.pages)), session: None });
             }
-            if newest.len() as u64 * self.page_size.bytes() > SPOOL_BYTES_MAX {
+            if newest.len() as u64 * self.page_size.bytes() > GATHERED_BYTES_MAX {
                 return Ok(None);
             }
         }
