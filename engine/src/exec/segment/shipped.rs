@@ -17,9 +17,8 @@ pub struct Shipped {
     order: VecDeque<(PageNo, u64)>,
     bytes: usize,
     tick: u64,
-    /// The term, and the newest generation when it was seen first: what was checkpointed since is the term's own.
+    /// The term, and a generation that was there when it began or later: what was checkpointed after it is the term's own.
     since: Option<(Epoch, Generation)>,
-    generation: Generation,
 }
 
 #[derive(Debug)]
@@ -40,9 +39,10 @@ impl Shipped {
     /// Where the volume stands now. Another term begins with nothing.
     pub(super) fn stand_at(&mut self, epoch: Epoch, generation: Generation) {
         if self.since.is_none_or(|(of, _)| of != epoch) {
-            *self = Self { since: Some((epoch, generation)), ..Self::default() };
+            // The first term's versions are all its own. Of a later one's nobody remembers what was there when it began.
+            let began = if epoch == Epoch(1) { Generation::ZERO } else { generation };
+            *self = Self { since: Some((epoch, began)), ..Self::default() };
         }
-        self.generation = generation;
     }
 
     /// The volume's newest version of a page, and the patches that it stands on: where it is known for certain, and one more patch
@@ -55,14 +55,15 @@ impl Shipped {
         page: PageNo,
         before: Before<'_>,
     ) -> Result<Option<(Vec<u8>, u32)>, EngineError> {
-        let newest = manifest.newest_delta(volume, page)?.filter(|id| id.is_of_segment());
+        let newest = manifest.newest_delta(volume, page)?;
         let kept = self.pages.get(&page);
-        if let Some(id) = newest {
+        if let Some(id) = newest.filter(|id| id.is_of_segment()) {
             let same = kept.filter(|kept| kept.delta == Some(id) && kept.depth < PATCHES_MAX);
             return Ok(same.map(|kept| (kept.image.clone(), kept.depth)));
         }
-        // A checkpoint's: of our own term, and told by its identity.
-        if self.since.is_none_or(|(_, first)| self.generation <= first) {
+        // A checkpoint's, or a base: of this term (rule P9), and told by its identity.
+        let began = self.since.map(|(_, began)| began);
+        if began.is_none_or(|began| newest.map_or(Generation(1), DeltaId::generation) <= began) {
             return Ok(None);
         }
         let Some(known) = manifest.identities(volume, page, 1)?.first().copied().flatten() else { return Ok(None) };
