@@ -23,8 +23,7 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
             ManifestOp::Resize { page_count } => cut = Some(cut.map_or(page_count.0, |cut| cut.min(page_count.0))),
             ManifestOp::PutDelta { chunk, delta }
                 if rewritten.get(chunk).is_some_and(|base| !base.leaves(delta.id)) => {}
-            ManifestOp::PutBase { chunk, .. } | ManifestOp::ReplaceDeltas { chunk, .. }
-                if rewritten.contains_key(chunk) => {}
+            ManifestOp::PutBase { chunk, .. } if rewritten.contains_key(chunk) => {}
             // Cut to nothing later: whatever it put is dead, and so is all it replaced.
             ManifestOp::PutBase { .. } | ManifestOp::PutDelta { .. } | ManifestOp::ReplaceDeltas { .. }
                 if cut == Some(0) => {}
@@ -41,10 +40,16 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
                 }
             }
             ManifestOp::ReplaceDeltas { chunk, replaced: ids, delta } => {
+                // What a later base takes away needs nobody else to.
+                let stays = |id: &DeltaId| rewritten.get(chunk).is_none_or(|base| base.leaves(*id));
                 let gone = replaced.entry(*chunk).or_default();
-                let delta = delta.as_ref().filter(|delta| !gone.contains(&delta.id)).map(|delta| cut_delta(delta, cut));
+                let delta = delta.as_ref().filter(|delta| !gone.contains(&delta.id) && stays(&delta.id));
+                let delta = delta.map(|delta| cut_delta(delta, cut));
+                let ids: Vec<DeltaId> = ids.iter().copied().filter(stays).collect();
                 gone.extend(ids.iter().copied());
-                kept.push(ManifestOp::ReplaceDeltas { chunk: *chunk, replaced: ids.clone(), delta });
+                if !rewritten.contains_key(chunk) || !ids.is_empty() || delta.is_some() {
+                    kept.push(ManifestOp::ReplaceDeltas { chunk: *chunk, replaced: ids, delta });
+                }
             }
             ManifestOp::Reshape { .. } => kept.push(op.clone()),
         }
