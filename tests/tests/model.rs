@@ -90,7 +90,8 @@ fn the_named_points_are_those_of_the_sources() {
     }
     found.sort();
     found.dedup();
-    let mut known = POINTS.to_vec();
+    // What ships commit by commit dies in a model of its own: engine/tests/segments.rs.
+    let mut known = [&POINTS[..], &["segment.uploaded"]].concat();
     known.sort_unstable();
     assert_eq!(found, known);
 }
