@@ -14,7 +14,7 @@ use crate::sparse::{Reader, Sparse};
 use littoral_engine::exec::segment::Shipped;
 use littoral_engine::open::store_root;
 use littoral_engine::tracker::residency::Opening;
-use littoral_engine::tracker::{Trace, Tracker};
+use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -262,7 +262,7 @@ impl Database {
     /// A new WAL begins; somebody of ours writes its header.
     pub(crate) fn wal_begins(&self, salts: u64) {
         if let Some(tracker) = self.tracker() {
-            tracker.wal_begins(salts);
+            tracker.witness(WalPlace { salts, frame: 0 });
         }
     }
 

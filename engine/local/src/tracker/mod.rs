@@ -265,29 +265,23 @@ impl Tracker {
         WalPlace { salts: self.get(at::PREVIOUS), frame: self.get(at::PREVIOUS + 1) }
     }
 
-    fn set_previous(&self, place: WalPlace) {
+    /// A WAL ended there, however it ended: whatever came before it is not the one before any more.
+    fn ends(&self, place: WalPlace) {
+        if place.salts == 0 {
+            return;
+        }
         // In between it is nobody's end.
         self.set(at::PREVIOUS, 0);
         self.set(at::PREVIOUS + 1, place.frame);
         self.set(at::PREVIOUS, place.salts);
     }
 
-    /// A new WAL begins: who writes its header holds the write lock, and has witnessed the one before to its end.
-    pub fn wal_begins(&self, salts: u64) {
-        let before = self.witnessed();
-        if before.salts == salts {
-            return;
-        }
-        if before.salts != 0 {
-            self.set_previous(before);
-        }
-        self.witness(WalPlace { salts, frame: 0 });
-    }
-
     /// Everything up to there is marked. To be called by who holds the WAL's write lock, or found out that nobody of us does.
     #[inline]
     pub fn witness(&self, place: WalPlace) {
         if self.get(at::WITNESSED) != place.salts {
+            // Whoever comes here has witnessed the one before to its end, or does not know what it was, and says so.
+            self.ends(self.witnessed());
             // In between, less is known than is true.
             self.set(at::WITNESSED + 1, 0);
             self.set(at::WITNESSED, place.salts);
@@ -299,10 +293,6 @@ impl Tracker {
     pub fn witness_no_wal(&self, trace: Option<Trace>) {
         if let Some(trace) = trace {
             self.set_trace(&trace);
-            let before = self.witnessed();
-            if before.salts != 0 {
-                self.set_previous(before);
-            }
             self.witness(WalPlace::default());
         }
     }
