@@ -8,12 +8,13 @@ use crate::exec::segment::{self, Shipped};
 use crate::exec::snapshot::{Written, snapshot_if_due};
 use crate::log::Log;
 use crate::log::pins::{Pinned, Wish};
-use crate::open::{self, Place, Totals};
+use crate::open::{self, Counting, Place, Totals};
 use crate::settings::Settings;
 use crate::volume::{Session, open_for_writing, release};
 use littoral_ports::LiveSource;
 use littoral_types::limits::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 use littoral_types::{ChunkId, Epoch, Generation, PinPurpose, Position, RecordSummary, SnapshotName};
+use std::sync::Arc;
 
 /// What is left out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -64,11 +65,12 @@ pub async fn checkpoint(
     source: &mut dyn LiveSource,
     options: Options,
 ) -> Result<Done, EngineError> {
-    let done = Box::pin(attempt(place, settings, components, source, options, None)).await;
-    match told(source, done)? {
-        Synced::Checkpoint(done) => Ok(*done),
-        Synced::Segment(_) => Err(EngineError::Interrupted("asked for a checkpoint and made none".to_owned())),
-    }
+    let done = async {
+        let (mut session, meter) = Box::pin(opened(place, settings, components)).await?;
+        Box::pin(fold(&mut session, settings, source, options, meter)).await
+    };
+    let done = done.await;
+    told(source, done)
 }
 
 /// What it took to have every commit in the object store.
@@ -99,7 +101,15 @@ pub async fn sync(
     source: &mut dyn LiveSource,
     shipped: &mut Shipped,
 ) -> Result<Synced, EngineError> {
-    let done = Box::pin(attempt(place, settings, components, source, Options::default(), Some(shipped))).await;
+    let done = async {
+        let (mut session, meter) = Box::pin(opened(place, settings, components)).await?;
+        if let Some(position) = ship(&mut session, source, shipped).await? {
+            return Ok(Synced::Segment(position));
+        }
+        let done = Box::pin(fold(&mut session, settings, source, Options::default(), meter)).await?;
+        Ok(Synced::Checkpoint(Box::new(done)))
+    };
+    let done = done.await;
     told(source, done)
 }
 
@@ -110,38 +120,38 @@ fn told<T>(source: &mut dyn LiveSource, done: Result<T, EngineError>) -> Result<
     done
 }
 
-async fn attempt(
+/// The volume, open for writing, and the meter of what that cost. The session is held whole until the end: the store's lock is in it.
+async fn opened(
     place: &Place,
     settings: &Settings,
     components: &Components,
+) -> Result<(Session, Arc<Counting>), EngineError> {
+    let (stores, meter) = open::stores(place, settings, components)?;
+    let target = place.target(settings)?;
+    Ok((Box::pin(open_for_writing(&stores, components, &target)).await?, meter))
+}
+
+async fn fold(
+    session: &mut Session,
+    settings: &Settings,
     source: &mut dyn LiveSource,
     options: Options,
-    shipped: Option<&mut Shipped>,
-) -> Result<Synced, EngineError> {
-    let (stores, remote) = open::stores(place, settings, components)?;
-    let mut cost = Cost::default();
-    let mut before = remote.totals();
+    meter: Arc<Counting>,
+) -> Result<Done, EngineError> {
+    let mut before = Totals::default();
     let mut step = || {
-        let now = remote.totals();
+        let now = meter.totals();
         let came = now.since(&before);
         before = now;
         came
     };
-    let target = place.target(settings)?;
-    // Held whole until the end: the store's lock is in it.
-    let mut session = Box::pin(open_for_writing(&stores, components, &target)).await?;
-    cost.opening = step();
-    if let Some(shipped) = shipped
-        && let Some(position) = ship(&mut session, source, shipped).await?
-    {
-        return Ok(Synced::Segment(position));
-    }
-    let Session { writer, scratch, finished_intent, .. } = &mut session;
+    let mut cost = Cost { opening: step(), ..Cost::default() };
+    let Session { writer, scratch, finished_intent, .. } = session;
     source.begin(writer.row())?;
     let policy = publish::Options { compression: settings.compression.value, ..publish::Options::default() };
     let done = Box::pin(publish::checkpoint(writer, scratch, source, &policy)).await?;
     let tail = &writer.row().tail;
-    let position = Position { epoch: tail.epoch, lsn: tail.lsn };
+    let (position, generation) = (Position { epoch: tail.epoch, lsn: tail.lsn }, tail.figures.generation);
     source.published(writer.row());
     cost.checkpoint = step();
     // From here on the checkpoint is published, and what fails is done by the next one.
@@ -156,11 +166,14 @@ async fn attempt(
             kept(&mut later, "coalescing", work.await)?.filter(|done| done.records > 0)
         }
     };
+    if writer.row().tail.figures.generation > generation {
+        // No page is another: what is counted from the checkpoint is counted from here as well.
+        source.published(writer.row());
+    }
     cost.coalescing = step();
-    cost.total = remote.totals();
+    cost.total = meter.totals();
     let finished_intent = *finished_intent;
-    let done = Done { position, checkpoint: done, finished_intent, snapshot, coalesced, cost, later };
-    Ok(Synced::Checkpoint(Box::new(done)))
+    Ok(Done { position, checkpoint: done, finished_intent, snapshot, coalesced, cost, later })
 }
 
 /// Ships what was committed since the newest record. `None` where a checkpoint is due instead.

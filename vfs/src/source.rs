@@ -66,7 +66,7 @@ pub(crate) struct Live {
     rounds: u32,
     commits: u64,
     commits_before: u64,
-    /// Where the WAL stood at the volume's newest record.
+    /// Where the WAL stood at the volume's newest record, as long as everything that changed since is known.
     from: Option<WalMark>,
     /// Pages as they were before the commits that were gathered last, as far as they were at hand.
     before: HashMap<PageNo, Vec<u8>>,
@@ -334,7 +334,6 @@ impl LiveSource for Live {
             // What is not here would be published as others have changed it since.
             sparse.vouch(row).map_err(SourceError::Failed)?;
         }
-        self.from = row.tail.wal;
         self.page_size = self.enter()?;
         // Inside of the transaction: what is of its commit was marked before, whatever is marked from now on is of a later one.
         self.vouch()?;
@@ -344,6 +343,7 @@ impl LiveSource for Live {
         self.place = self.view.place;
         let basis = marks.as_ref().and_then(|marks| marks.basis);
         let basis = basis.filter(|basis| (basis.volume, basis.generation) == (volume, generation));
+        self.from = row.tail.wal.filter(|_| basis.is_some());
         (self.commits, self.commits_before) =
             marks.as_ref().map_or((0, 0), |marks| (marks.commits, marks.commits_before));
         let mut taken = BTreeSet::new();
@@ -437,7 +437,7 @@ impl PageSource for Live {
     }
 
     fn commits(&self) -> u64 {
-        // Those that were shipped since the last checkpoint do not count again.
+        // Those that were shipped since the last checkpoint do not count again. What came without a frame is one at least.
         let left = self.from.and_then(|from| self.commits_after(&from, self.place));
         left.unwrap_or_else(|| self.commits.saturating_sub(self.commits_before).max(1))
     }
@@ -484,6 +484,7 @@ impl PageSource for Live {
             // Somebody changed it in a way that nobody kept track of: everything again, and nobody comes in between.
             None => {
                 self.rounds = ROUNDS_MAX;
+                self.from = None;
                 (0..self.view.page_count).map(PageNo::from_index).collect()
             }
         };

@@ -230,3 +230,56 @@ fn p09_a_wal_that_was_truncated_with_something_unshipped_in_it_is_a_gap_whatever
     assert_eq!(restored(&place, &newest), here, "{told}");
     assert_eq!(history(&place)[0], "checkpoint");
 }
+
+#[test]
+fn coalescing_leaves_known_what_changed_and_commits_go_on_travelling() {
+    let place = Place::new();
+    shell(&place, "app.db", "", BEGIN);
+    let lines: String = (0..6)
+        .map(|nth| {
+            format!("UPDATE t SET b = 'round {nth}' WHERE a = {};\nSELECT littoral_checkpoint();\n", 1 + nth * 500)
+        })
+        .collect();
+    let insert = "INSERT INTO t VALUES (9001, 'after', 1);\nSELECT littoral_sync();";
+    // Whenever the last thing that was published is a coalescing, too.
+    for nth in 0..6 {
+        let some: String = lines.lines().take(2 * nth + 2).map(|line| format!("{line}\n")).collect();
+        shell(&place, "app.db", "", &format!("{some}{}", insert.replace("9001", &(9001 + nth).to_string())));
+        let history = history(&place);
+        assert_eq!(history[0], "segment", "round {nth}: {history:?}");
+    }
+    assert!(history(&place).iter().any(|kind| kind == "coalesce"));
+}
+
+#[test]
+fn a_checkpoint_that_folds_what_was_shipped_counts_what_came_by_other_ways_too() {
+    let place = Place::new();
+    shell(&place, "app.db", "", BEGIN);
+    let shipped = shell(&place, "app.db", "", "INSERT INTO t VALUES (6001, 'shipped', 1);\nSELECT littoral_sync();");
+    let question = "SELECT count(*), sum(length(b)) FROM t; PRAGMA integrity_check;";
+    let then = place.stock("app.db", question);
+    // Neither of these leaves a frame in a WAL: each is a commit, and the state before it keeps its own number.
+    let mut before = (shipped, then);
+    let rollback = "PRAGMA journal_mode = DELETE;\nINSERT INTO t VALUES (6002, 'by a journal', 1);\nSELECT '@' || littoral_checkpoint();";
+    let foreign = "SELECT '@' || littoral_checkpoint();";
+    for (step, lines) in [rollback, foreign].into_iter().enumerate() {
+        if step == 1 {
+            shell(
+                &place,
+                "app.db",
+                "",
+                "PRAGMA journal_mode = WAL;\nINSERT INTO t VALUES (6010, 'a frame', 1);\nSELECT littoral_checkpoint();",
+            );
+            let shipped =
+                shell(&place, "app.db", "", "INSERT INTO t VALUES (6003, 'shipped', 1);\nSELECT littoral_sync();");
+            assert_eq!(history(&place)[0], "segment");
+            before = (shipped, place.stock("app.db", question));
+            place.stock("app.db", "PRAGMA journal_mode = DELETE; DELETE FROM t WHERE a < 50;");
+        }
+        let told = shell(&place, "app.db", "", lines);
+        let position = told.lines().find_map(|line| line.strip_prefix('@')).unwrap().to_owned();
+        assert_ne!(position, before.0, "step {step}: two states with one number");
+        assert_eq!(restored(&place, &before.0), before.1, "step {step}");
+        assert_eq!(restored(&place, &position), place.stock("app.db", question), "step {step}");
+    }
+}

@@ -89,7 +89,7 @@ impl Live {
         let ended = previous.salts != 0 && spelled(previous.salts) == salts_of(mark) && previous.frame == mark.frame;
         // What another writer began is no writer's of ours to speak of.
         let is_ours = self.database.tracker()?.witnessed().salts == now.salts;
-        (ended && is_ours).then_some(WalPlace { salts: now.salts, frame: 0 })
+        (ended && is_ours && now.salts != 0).then_some(WalPlace { salts: now.salts, frame: 0 })
     }
 
     /// Commits in the WAL after a mark and up to a place: how many. `None` where that cannot be told.

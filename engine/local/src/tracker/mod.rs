@@ -145,7 +145,7 @@ pub struct Marks {
     pub units: Vec<u64>,
     /// Commits that were counted up to now.
     pub commits: u64,
-    /// And up to the basis.
+    /// And those of them that are in the object store.
     pub commits_before: u64,
 }
 
@@ -400,7 +400,7 @@ impl Tracker {
 
     /// Commits that were counted and are not in the object store. A hint.
     pub fn commits_since(&self) -> u64 {
-        self.get(at::COMMITS).saturating_sub(self.get(at::BASE_COMMITS).max(self.get(at::SHIPPED)))
+        commits_left(|at| self.get(at))
     }
 
     /// Where marks are counted from; `None` when nothing is known.
@@ -455,7 +455,7 @@ impl Tracker {
             cut: Some(!self.get(at::CUT + old)).filter(|cut| *cut != u64::MAX),
             units,
             commits,
-            commits_before: self.get(at::BASE_COMMITS).min(commits),
+            commits_before: commits.saturating_sub(self.commits_since()),
         }
     }
 
@@ -485,7 +485,7 @@ impl Tracker {
             cut: Some(!cut).filter(|cut| *cut != u64::MAX),
             units: units.into_inner(),
             commits,
-            commits_before: self.get(at::BASE_COMMITS).min(commits),
+            commits_before: commits.saturating_sub(self.commits_since()),
         }
     }
 
@@ -621,6 +621,11 @@ impl Tracker {
         }
         Some((Epoch(epoch), fence_text(|at| self.get(at))))
     }
+}
+
+/// Commits that are not in the object store, out of the header's words.
+fn commits_left(word: impl Fn(usize) -> u64) -> u64 {
+    word(at::COMMITS).saturating_sub(word(at::BASE_COMMITS).max(word(at::SHIPPED)))
 }
 
 /// Who fenced us, out of the header's words.

@@ -2,7 +2,7 @@
 //! database open notices, and nothing of it changes.
 
 use super::residency::{self, Residency};
-use super::{BANK_WORDS, BLOCK_BYTES, HEADER_BYTES, MAGIC, Tracker, UNIT, WORD, at, fence_text};
+use super::{BANK_WORDS, BLOCK_BYTES, HEADER_BYTES, MAGIC, Tracker, UNIT, WORD, at, commits_left, fence_text};
 use crate::error::{LocalError, on};
 use littoral_types::{Epoch, PageCount, Position};
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::Path;
 /// What is known of a database that somebody may have open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peek {
-    /// Commits that were counted since the last checkpoint. A hint.
+    /// Commits that were counted and are not in the object store. A hint.
     pub commits_since: u64,
     /// Bytes that may have changed since; `None` when nothing is known, and the next checkpoint compares all pages.
     pub bytes_changed: Option<u64>,
@@ -47,11 +47,7 @@ pub fn peek(store_root: &Path, database: &Path) -> Result<Option<Peek>, LocalErr
     });
     let bytes_changed = known.then(|| marked.sum::<u64>() * UNIT);
     let fenced = (word(at::FENCED) != 0).then(|| (Epoch(word(at::FENCED)), fence_text(word)));
-    Ok(Some(Peek {
-        commits_since: word(at::COMMITS).saturating_sub(word(at::BASE_COMMITS).max(word(at::SHIPPED))),
-        bytes_changed,
-        fenced,
-    }))
+    Ok(Some(Peek { commits_since: commits_left(word), bytes_changed, fenced }))
 }
 
 /// Looks at a database's bitmap of pages. `None` where all of it is here.
