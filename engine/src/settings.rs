@@ -195,7 +195,7 @@ impl fmt::Display for Fenced {
 }
 
 /// Everything that was said, parsed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The remote's URL. Its syntax is checked where it is opened, and named after its origin there.
     pub remote: Option<Setting<String>>,

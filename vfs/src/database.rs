@@ -13,6 +13,7 @@ use crate::said::Said;
 use crate::sparse::{Reader, Sparse};
 use littoral_engine::exec::segment::Shipped;
 use littoral_engine::open::store_root;
+use littoral_engine::settings::Settings;
 use littoral_engine::tracker::residency::Opening;
 use littoral_engine::tracker::{Trace, Tracker, WalPlace};
 use std::collections::HashMap;
@@ -43,6 +44,8 @@ pub(crate) struct Database {
     framed: AtomicBool,
     /// Where not all of it is here.
     sparse: Mutex<Sparseness>,
+    /// What was said of it and can be.
+    possible: Mutex<Option<Arc<Settings>>>,
     /// Pages as this process shipped them.
     shipped: Mutex<Shipped>,
 }
@@ -92,6 +95,7 @@ impl Database {
             tracker: OnceLock::new(),
             framed: AtomicBool::new(false),
             sparse: Mutex::new(Sparseness::Unknown(None, None)),
+            possible: Mutex::default(),
             shipped: Mutex::default(),
         });
         open.retain(|_, known| known.strong_count() > 0);
@@ -99,9 +103,19 @@ impl Database {
         Ok(new)
     }
 
+    /// What was found possible once is not looked at again for each connection that says the same.
+    fn refuse_impossible(&self, said: &Said) -> Result<(), String> {
+        let mut possible = self.possible.lock().unwrap_or_else(PoisonError::into_inner);
+        if possible.as_ref() != Some(&said.settings) {
+            said.refuse_impossible(&self.path)?;
+            *possible = Some(said.settings.clone());
+        }
+        Ok(())
+    }
+
     /// Before its file is opened: where there is none, and the volume has one, a sparse one is made.
     pub(crate) fn prepare(&self, said: &Said) -> Result<(), String> {
-        said.refuse_impossible(&self.path)?;
+        self.refuse_impossible(said)?;
         if matches!(*self.sparse.lock().unwrap_or_else(PoisonError::into_inner), Sparseness::Known(_)) {
             return Ok(());
         }

@@ -101,7 +101,7 @@ pub(crate) fn sync(
     let mut source = Live::open(library, database.clone())?;
     let Ground { place, said, components } = ground(database.path(), said)?;
     let mut shipped = database.take_shipped();
-    let (done, shipped) = run(deadline, async move || {
+    let (done, shipped) = run_behind(deadline, async move || {
         let done = live::sync(&place, &said.settings, &components, &mut source, &mut shipped).await;
         Ok((done, shipped))
     })?;

@@ -71,12 +71,14 @@ fn s02_what_was_published_is_here_when_the_power_fails() {
         "PRAGMA journal_mode = truncate; PRAGMA synchronous = NORMAL;",
         "PRAGMA journal_mode = persist; PRAGMA synchronous = NORMAL;",
     ] {
-        let (mut machine, mut shell) = begun(pragmas);
-        commit(&mut shell);
-        checkpoint(&mut shell);
-        machine.fails(vec![shell], true);
-        let (found, _) = machine.as_stock_reads_it().unwrap_or_else(|why| panic!("{pragmas}: {why}"));
-        assert_eq!((found, machine.restored("restored.db")), (1, Ok(1)), "{pragmas}");
+        for publish in ["PRAGMA littoral_checkpoint;", "PRAGMA littoral_sync;"] {
+            let (mut machine, mut shell) = begun(pragmas);
+            commit(&mut shell);
+            position(&shell.run(publish)).unwrap_or_else(|why| panic!("{publish} {why}"));
+            machine.fails(vec![shell], true);
+            let (found, _) = machine.as_stock_reads_it().unwrap_or_else(|why| panic!("{pragmas} {publish}: {why}"));
+            assert_eq!((found, machine.restored("restored.db")), (1, Ok(1)), "{pragmas} {publish}");
+        }
     }
 }
 
