@@ -70,7 +70,7 @@ BRANDS = {
     "object_store": ["engine/remote", *TESTS],
     "minio": ["engine/remote", *TESTS],
     "reqwest": ["engine/remote", *TESTS],
-    "hyper*": ["engine/remote", *TESTS],
+    "hyper*": ["engine/remote", "cli", *TESTS],
     "http": ["engine/remote", *TESTS],
     "libsql*": ["cli", "bindings/*", *TESTS],
     # A second SQLite in one process.

@@ -4,7 +4,8 @@
 #     bash tests/all.sh
 #
 # What the machine lacks is installed: the sqlite3 shell, SeaweedFS, the S3 server that tests run against, the programs that
-# the extension is tried in, and SQLite's own test suite with the Tcl that it needs. The first run compiles for some minutes; a fresh clone on the same machine does not again.
+# the extension is tried in, what a program in C is compiled with, Chromium, which the dashboard is looked at in, and SQLite's own test suite
+# with the Tcl that it needs. The first run compiles for some minutes; a fresh clone on the same machine does not again.
 # Arguments are passed on to `cargo test`.
 # The last line sums up; the exit code is 0 when all tests passed.
 set -euo pipefail
@@ -15,6 +16,10 @@ prepare "all tests"
 apt_if_missing sqlite3 sqlite3
 apt_if_missing strace strace
 apt_if_missing valgrind valgrind
+apt_if_missing pkg-config pkg-config
+apt_if_missing chromium chromium
+apt_if_missing faketime faketime
+if ! echo '#include <sqlite3.h>' | cc -E - >/dev/null 2>&1; then apt_package "sqlite3.h is missing" libsqlite3-dev; fi
 say "an S3 server for tests: tests/s3/server.sh --install"
 bash tests/s3/server.sh --install || fail "SeaweedFS cannot be installed"
 say "programs that load the extension: tests/hosts/programs.sh --install"

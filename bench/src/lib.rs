@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a rig stops at the first surprise")]
 
+pub mod log_stand_in;
 pub mod machine;
-pub mod proxy;
+pub mod stand_in;
 pub mod text;
 
+pub use littoral_test_s3::network::{self, Proxy};
 pub use machine::{Cost, Machine};
-pub use proxy::Proxy;
+pub use stand_in::StandIn;

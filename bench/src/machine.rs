@@ -8,7 +8,8 @@ use littoral_engine::{Components, EngineError, Log, Session, Stores, Target, ope
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_manifest::LmdbManifest;
 use littoral_ports::{PageSource, Remote};
-use littoral_remote::{Counting, Op};
+use littoral_remote::{Counting, Environment, Op, RemoteSettings, open, open_in};
+use littoral_test_s3::S3Server;
 use littoral_types::{ChunkId, Compression};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -64,8 +65,16 @@ impl Machine {
     /// A remote in a folder.
     pub fn folder(dir: &Path) -> Arc<dyn Remote> {
         let url = littoral_remote::directory_url(dir).unwrap();
-        let settings = littoral_remote::RemoteSettings::default();
-        littoral_remote::open(&url, &settings, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap()
+        let settings = RemoteSettings::default();
+        open(&url, &settings, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap()
+    }
+
+    /// A remote in a bucket of a server, reached at another address where one is given.
+    pub fn s3(server: &S3Server, bucket: &str, endpoint: Option<String>) -> Arc<dyn Remote> {
+        let settings = RemoteSettings { endpoint, ..RemoteSettings::default() };
+        let env = Environment::from_pairs(server.env());
+        let url = format!("s3://{bucket}/bench");
+        open_in(&url, &settings, &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap()
     }
 
     /// The database.

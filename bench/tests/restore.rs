@@ -4,13 +4,11 @@
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use littoral_bench::proxy::GIGABIT;
+use littoral_bench::network::GIGABIT;
 use littoral_bench::{Machine, Proxy, text};
 use littoral_cli::sqlite::{BUSY_TIMEOUT, SqliteSource};
-use littoral_engine::components::{MachineClock, MachineEntropy};
 use littoral_engine::exec::restore::{At, restore};
 use littoral_ports::Remote;
-use littoral_remote::{Environment, RemoteSettings, open_in};
 use littoral_test_s3::S3Server;
 use littoral_types::{BlobKind, ByteSpan};
 use std::io::Read;
@@ -24,13 +22,6 @@ const PIECE: u64 = 4 << 20;
 const AT_ONCE: usize = 8;
 /// The first one warms caches and connections, and is not counted.
 const ROUNDS: usize = 6;
-
-fn s3(server: &S3Server, bucket: &str, endpoint: Option<String>) -> Arc<dyn Remote> {
-    let settings = RemoteSettings { endpoint, ..RemoteSettings::default() };
-    let env = Environment::from_pairs(server.env());
-    let url = format!("s3://{bucket}/bench");
-    open_in(&url, &settings, &env, Arc::new(MachineClock), Arc::new(MachineEntropy)).unwrap()
-}
 
 /// All chunks and packs, in pieces, as fast as they come.
 async fn raw_download(remote: &Arc<dyn Remote>) -> (u64, Duration) {
@@ -70,7 +61,7 @@ async fn a_restore_keeps_up_with_a_raw_download() {
     let server = tokio::task::spawn_blocking(S3Server::start).await.unwrap();
     let bucket = tokio::task::block_in_place(|| server.bucket());
     let dir = tempfile::tempdir().unwrap();
-    let near = Machine::new(dir.path(), s3(&server, &bucket, None));
+    let near = Machine::new(dir.path(), Machine::s3(&server, &bucket, None));
     let path = near.database();
     let size = (gigabytes * f64::from(1 << 30)) as u64;
     text::database(&path, size);
@@ -87,7 +78,8 @@ async fn a_restore_keeps_up_with_a_raw_download() {
     let original = Arc::new(std::fs::read(near.database()).unwrap());
     for (link, width) in [("1 Gbit/s", Some(GIGABIT)), ("as wide as this machine is fast", None)] {
         let proxy = Proxy::start(server.authority(), FAR, width).await;
-        let ratio = beside_a_raw_download(link, &s3(&server, &bucket, Some(proxy.endpoint())), &original).await;
+        let ratio =
+            beside_a_raw_download(link, &Machine::s3(&server, &bucket, Some(proxy.endpoint())), &original).await;
         // Without a width both are bound by the cores that the server, the proxy and the client share: a figure, no promise.
         assert!(width.is_none() || gigabytes < 1.0 || ratio <= 1.2, "{ratio:.2} times a raw download over {link}");
     }
@@ -179,7 +171,7 @@ async fn a_restore_is_at_most_eight_requests_deep() {
     let server = tokio::task::spawn_blocking(S3Server::start).await.unwrap();
     let bucket = tokio::task::block_in_place(|| server.bucket());
     let dir = tempfile::tempdir().unwrap();
-    let near = Machine::new(dir.path(), s3(&server, &bucket, None));
+    let near = Machine::new(dir.path(), Machine::s3(&server, &bucket, None));
     let path = near.database();
     text::database(&path, 8 << 20);
     for seed in 0..70 {
@@ -190,7 +182,7 @@ async fn a_restore_is_at_most_eight_requests_deep() {
     }
     let proxy = Proxy::start(server.authority(), FAR, None).await;
     let far_dir = tempfile::tempdir().unwrap();
-    let far = Machine::new(far_dir.path(), s3(&server, &bucket, Some(proxy.endpoint())));
+    let far = Machine::new(far_dir.path(), Machine::s3(&server, &bucket, Some(proxy.endpoint())));
     for at in [At::Newest, At::Lsn(littoral_types::Lsn(2)), At::Lsn(littoral_types::Lsn(60))] {
         far.remote.reset();
         restore(&far.log(), &far.components, &at, &far_dir.path().join("restored.db"), true).await.unwrap();

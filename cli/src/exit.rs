@@ -1,7 +1,8 @@
 //! How a command ended, as a number that scripts can rely on, and the way out of each error.
 
 use littoral_engine::EngineError;
-use littoral_ports::{ManifestError, RemoteError, SourceError};
+use littoral_engine::logs::LogError;
+use littoral_ports::{JobError, ManifestError, RemoteError, SourceError};
 
 /// Exit codes. Documented in `docs/cli.md` and `littoral help`; never renumbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,9 @@ fn known(error: &(dyn std::error::Error + 'static)) -> Option<Way> {
     if let Some(error) = error.downcast_ref::<EngineError>() {
         return Some(engine(error));
     }
+    if let Some(error) = error.downcast_ref::<LogError>() {
+        return Some(log(error));
+    }
     if let Some(error) = error.downcast_ref::<SourceError>() {
         return Some(source(error));
     }
@@ -118,6 +122,9 @@ fn engine(error: &EngineError) -> Way {
         EngineError::Remote(error) => remote(error),
         EngineError::Manifest(error) => match error {
             ManifestError::Newer { .. } => (Exit::Refused, None),
+            ManifestError::NoLease(_) => {
+                say(Exit::Failed, "try again, unless whoever took it away wanted it not to be done")
+            }
             ManifestError::Corrupt(_) => (Exit::Corrupt, None),
             ManifestError::Full(_) => {
                 say(Exit::Failed, "make room on the store's disk and try again; nothing was lost")
@@ -125,12 +132,26 @@ fn engine(error: &EngineError) -> Way {
             ManifestError::Misuse(_) => say(Exit::Failed, "this is a bug of littoral: please report it"),
             ManifestError::Failed(_) => say(Exit::Failed, "look at the store's folder with `littoral doctor FILE`"),
         },
-        EngineError::Local(error) => local(error),
+        EngineError::Jobs(error) => match error {
+            JobError::Newer { .. } => (Exit::Refused, None),
+            JobError::Misuse(_) => (Exit::Usage, None),
+            JobError::Corrupt(_) | JobError::Failed(_) => {
+                say(Exit::Failed, "remove the store's folder jobs: it is filled again, and no data is lost by it")
+            }
+            JobError::Full(_) => say(Exit::Failed, "make room on the store's disk, or `littoral jobs clear FILE`"),
+        },
+        EngineError::Local(error) | EngineError::AtWork(error) => local(error),
         EngineError::Source(error) => source(error),
         EngineError::Quota(_) => say(Exit::Failed, "raise quota=, or let running work finish first"),
         EngineError::Crash(_) => (Exit::Failed, None),
         EngineError::Damaged { .. } if error.is_newer() => say(Exit::Refused, "nothing was changed"),
-        EngineError::Damaged { .. } | EngineError::Chain { .. } | EngineError::Inconsistent { .. } => say(
+        EngineError::Waited { .. } => (Exit::Source, None),
+        EngineError::SwitchedOff { .. } => (Exit::Refused, None),
+        EngineError::Leased { .. } => (Exit::Failed, None),
+        EngineError::Damaged { .. }
+        | EngineError::Chain { .. }
+        | EngineError::Inconsistent { .. }
+        | EngineError::Serials { .. } => say(
             Exit::Corrupt,
             "`littoral verify` lists all damage; an undamaged position may be restored with --at (`littoral history`)",
         ),
@@ -140,6 +161,8 @@ fn engine(error: &EngineError) -> Way {
         | EngineError::NotBound { .. }
         | EngineError::WrongTakeover { .. }
         | EngineError::Refused(_) => (Exit::Refused, None),
+        EngineError::OtherKind { .. } => (Exit::Refused, None),
+        EngineError::Log(error) => log(error),
         EngineError::Interrupted(_) => say(Exit::Failed, "try again: what was begun is finished first"),
         EngineError::NoVolume(_) => say(
             Exit::Nothing,
@@ -174,6 +197,34 @@ fn local(error: &littoral_engine::LocalError) -> Way {
         LocalError::Corrupt { .. } => (Exit::Corrupt, None),
         LocalError::Misuse { .. } => say(Exit::Failed, "this is a bug of littoral: please report it"),
         LocalError::Failed { .. } => say(Exit::Failed, "look at that disk, then try again; nothing was lost"),
+    }
+}
+
+fn log(error: &LogError) -> Way {
+    match error {
+        LogError::Local(error) => local(error),
+        _ if error.is_newer() => say(Exit::Refused, "nothing was changed"),
+        LogError::NoLog(_) => say(Exit::Nothing, "check the path; `littoral log create PATH` makes a log"),
+        LogError::Exists { .. } => say(Exit::Refused, "choose another path"),
+        LogError::Busy { .. } => say(Exit::Refused, "end that process, or append through it"),
+        LogError::Held(_) | LogError::TooMany { .. } => (Exit::Refused, None),
+        LogError::TooLarge { .. } | LogError::Anonymous => (Exit::Usage, None),
+        LogError::Behind { .. } => {
+            say(Exit::Refused, "go on after the session's last serial: `littoral log stats` shows it")
+        }
+        LogError::Truncated { .. } => say(Exit::Nothing, "go on from there, or leave the beginning out"),
+        LogError::RolledBack { .. } => say(Exit::Nothing, "go on from there"),
+        LogError::NotRolledBack { .. } => (Exit::Refused, None),
+        LogError::Beyond { .. } => say(Exit::Nothing, "`littoral log stats PATH` shows where it ends"),
+        LogError::NoCursor { .. } => say(Exit::Nothing, "`littoral log cursors list PATH` shows those that there are"),
+        LogError::OthersCursor { .. } => (Exit::Refused, None),
+        LogError::Stopped { .. } => say(Exit::Failed, "look at that disk, then open the log again"),
+        LogError::Fenced { .. } => (Exit::Refused, None),
+        LogError::Closed | LogError::Crash(_) => (Exit::Failed, None),
+        LogError::Damaged { .. } | LogError::Broken { .. } | LogError::Serials { .. } => say(
+            Exit::Corrupt,
+            "nothing was changed; what is not damaged can be read on from behind it (littoral log read PATH --from LSN)",
+        ),
     }
 }
 
@@ -212,6 +263,9 @@ fn remote(error: &RemoteError) -> Way {
             Exit::Failed,
             "check the network and endpoint= (or AWS_ENDPOINT_URL_S3), then try again; nothing is lost meanwhile",
         ),
+        RemoteError::Throttled { .. } => {
+            say(Exit::Failed, "try again later, or raise what the provider allows; nothing is lost meanwhile")
+        }
         RemoteError::Full { .. } => {
             say(Exit::Failed, "make room in the object store and try again; nothing was published")
         }

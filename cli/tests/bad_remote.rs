@@ -40,6 +40,25 @@ fn the_main_job_over_s3_and_minio_urls() {
         assert_eq!(doctor["worst"], "ok", "{doctor}");
         rig.run(["prune", name, "--keep-last", "1", "--grace", "0"]).succeeds();
         rig.run(["verify", &format!("{remote}/{name}")]).succeeds();
+        // A fork, and the volume handed over: another machine goes on without a word, and the fork does not notice.
+        let forked = rig.json(["fork", &format!("{remote}/{name}@v1"), &format!("fork-{name}")]);
+        assert!(forked["cost"]["requests"].as_u64().is_none_or(|requests| requests < 16), "{forked}");
+        rig.run(["release", name]).succeeds();
+        std::fs::create_dir(rig.path(&format!("machine-{name}"))).unwrap();
+        let there = format!("machine-{name}/app.db");
+        let on_there =
+            ["shell", &there, "--remote", &remote, "--volume", name, "DELETE FROM t", "PRAGMA littoral_release"];
+        rig.run(on_there).succeeds();
+        let fork = format!("{remote}/fork-{name}");
+        rig.run(["restore", &fork, &out, "--force"]).succeeds();
+        assert_same(&rig.path(&out), &rig.path(name));
+        rig.run(["verify", &fork]).succeeds();
+        let terms = rig.json(["status", &format!("{remote}/{name}"), "--terms"])["terms"].clone();
+        assert_eq!(
+            (terms[0]["how"].as_str(), terms[1]["how"].as_str()),
+            (Some("released"), Some("released")),
+            "{terms}"
+        );
     }
 }
 
@@ -206,6 +225,12 @@ fn a_store_that_does_not_honour_a_condition_is_refused_unless_fencing_is_off() {
     let doctor = rig.run(["doctor", &format!("{remote}/app.db")]);
     assert!(doctor.code == Some(1) && doctor.stdout.contains("FAIL  conditional PUT"), "{doctor:?}");
     rig.run(["status", &format!("{remote}/app.db")]).fails(5, &["no Littoral volume"]);
+    let measured = rig.run(["bench", &remote, "--seconds", "2"]);
+    measured.fails(
+        3,
+        &["conditional PUT is not honoured", "writers of one fresh name", "use a store with conditional PUT"],
+    );
+    assert_eq!(rig.json(["bench", &remote, "--clean"])["deleted"], 0, "it leaves something");
     untouched.check();
     let allowed = rig.run(["checkpoint", "app.db", "--remote", &remote, "--fencing", "off"]);
     allowed.succeeds();

@@ -151,3 +151,72 @@ fn a_killed_snapshot_or_release_is_finished_by_the_next() {
         is_sound(&rig, point);
     }
 }
+
+#[test]
+fn a_fork_killed_at_any_point_is_whole_or_not_there() {
+    for point in ["pin.put", "fork.pinned", "fork.landed"] {
+        let rig = Rig::new();
+        let file = rig.database("app.db");
+        rig.run(["checkpoint", "app.db"]).succeeds();
+        assert!(rig.crash(point, ["fork", "app.db", "child"]), "{point}");
+        let again = rig.run(["fork", "app.db", "child"]);
+        match point {
+            "fork.landed" => drop(again.fails(3, &["exists already"])),
+            _ => drop(again.succeeds()),
+        }
+        rig.run(["restore", &format!("{}/child", rig.url(".littoral/remote")), "out.db"]).succeeds();
+        stock_copy(&file, &rig.path("stock.db"));
+        assert_same(&rig.path("out.db"), &rig.path("stock.db"));
+    }
+}
+
+#[test]
+fn a_release_killed_after_its_record_is_one_that_was_done() {
+    let rig = Rig::new();
+    let file = rig.database("app.db");
+    rig.run(["checkpoint", "app.db"]).succeeds();
+    sql(&file, "UPDATE t SET body = 'last words' WHERE id = 1");
+    assert!(rig.crash("release.landed", ["release", "app.db"]));
+    is_sound(&rig, "release.landed");
+    assert_eq!(rig.json(["status", "app.db"])["owner"], serde_json::Value::Null);
+    rig.run(["release", "app.db"]).succeeds();
+    sql(&file, "UPDATE t SET body = 'and more' WHERE id = 1");
+    rig.run(["checkpoint", "app.db"]).succeeds();
+    is_sound(&rig, "claimed anew");
+}
+
+#[test]
+fn a_rewind_killed_at_any_point_leaves_one_of_two_states_and_goes_on() {
+    for point in [
+        "rewind.named",
+        "restore.written",
+        "rewind.restored",
+        "rewind.replaced",
+        "publish.intended:2",
+        "publish.landed:2",
+    ] {
+        let rig = Rig::new();
+        let file = rig.database("app.db");
+        let dump = || sql(&file, "PRAGMA integrity_check; SELECT count(*), sum(length(body)), max(id) FROM t;");
+        rig.run(["checkpoint", "app.db"]).succeeds();
+        let first = dump();
+        sql(&file, "DELETE FROM t WHERE id > 2000; INSERT INTO t VALUES (7777, 'lost?');");
+        let second = dump();
+        let rewind = ["rewind", "app.db", "--to", "1"];
+        // What is published last may be by the one who ships, who does not die here.
+        let reached = rig.crash(point, rewind);
+        assert!(reached || point.ends_with(":2"), "{point} was not reached");
+        let now = dump();
+        assert!(now == first || now == second, "{point}: {now}");
+        rig.run(rewind).succeeds();
+        assert_eq!(dump(), first, "{point}");
+        // The state before has a name, whichever attempt gave it.
+        let names = rig.json(["snapshot", "list", "app.db"]);
+        let name = names["snapshots"][0]["name"].as_str().unwrap();
+        assert!(name.starts_with("before-rewind-1."), "{point}: {names}");
+        rig.run(["restore", "app.db", "undone.db", "--at", name]).succeeds();
+        let body = sql(&rig.path("undone.db"), "SELECT body FROM t WHERE id = 7777");
+        assert_eq!(body.trim(), "lost?", "{point}");
+        is_sound(&rig, point);
+    }
+}

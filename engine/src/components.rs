@@ -1,7 +1,7 @@
 //! Time, chance, failure, room and progress: what the engine asks for instead of asking the machine.
 
 use async_trait::async_trait;
-use littoral_ports::{Clock, Entropy, Faults, NoFaults, Progress, Quota, Silent};
+use littoral_ports::{Clock, Entropy, Faults, NoFaults, Progress, Quota, Silent, Spending, Uncounted};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,8 @@ pub struct Components {
     pub quota: Arc<dyn Quota>,
     /// Who is told how far long work has come.
     pub progress: Arc<dyn Progress>,
+    /// Who pays for work here, and at what pace.
+    pub account: Arc<dyn Spending>,
 }
 
 impl Components {
@@ -29,7 +31,13 @@ impl Components {
             faults: Arc::new(NoFaults),
             quota,
             progress: Arc::new(Silent),
+            account: Arc::new(Uncounted),
         }
+    }
+
+    /// The same for work that somebody pays for.
+    pub fn charged_to(&self, account: Arc<dyn Spending>) -> Self {
+        Self { account, ..self.clone() }
     }
 
     /// Sixteen random bytes.

@@ -2,9 +2,12 @@
 
 use littoral_format::FormatError;
 use littoral_local::LocalError;
+use littoral_local::log::LogError;
 use littoral_plan::ChainBreak;
-use littoral_ports::{Crash, ManifestError, QuotaExhausted, RemoteError, SourceError};
-use littoral_types::{Epoch, Lsn, Owner, Seq};
+use littoral_plan::phase::Phase;
+use littoral_plan::sessions::SerialBreak;
+use littoral_ports::{Crash, JobError, ManifestError, QuotaExhausted, RemoteError, SourceError};
+use littoral_types::{Epoch, Lsn, Owner, Seq, VolumeKind, Work};
 
 /// Why the engine stopped. Nothing that was durable before is lost by any of these.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +21,15 @@ pub enum EngineError {
     /// The local manifest.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// The job queue. The work itself goes on without it.
+    #[error(transparent)]
+    Jobs(#[from] JobError),
     /// The local store's files.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// Somebody of this store extends the volume's log just now. He ships what he is asked to; or try again.
+    #[error(transparent)]
+    AtWork(LocalError),
     /// The database that is read.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -30,6 +39,19 @@ pub enum EngineError {
     /// A test's crash.
     #[error(transparent)]
     Crash(#[from] Crash),
+    /// A log's folder.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The volume holds something else than this is about. Nothing was done: take the way that is named.
+    #[error("{volume} is the volume of a {kind}: {way}")]
+    OtherKind {
+        /// Which volume.
+        volume: String,
+        /// What it holds.
+        kind: VolumeKind,
+        /// What does it for that.
+        way: &'static str,
+    },
     /// An object is not what its name says. Never used, always reported.
     #[error("{object}: {source}")]
     Damaged {
@@ -45,6 +67,54 @@ pub enum EngineError {
         volume: String,
         /// Where.
         source: ChainBreak,
+    },
+    /// Serials of sessions that cannot be right: whoever resumed by them would lose operations, or do them twice.
+    #[error("{volume}: the recorded serials are not to be believed: {source}")]
+    Serials {
+        /// Which volume.
+        volume: String,
+        /// Which session, and what is wrong.
+        source: SerialBreak,
+    },
+    /// A checkpoint was given up because somebody kept it waiting. Nothing was published, and what changed counts for the next one.
+    #[error(
+        "{volume}: the checkpoint was given up in phase {phase} after {waited_ms} ms: it waited for {who}. Nothing was published, and nothing is lost. Let that transaction end, and try again, or wait for longer (littoral checkpoint --wait SECONDS)"
+    )]
+    Waited {
+        /// Which volume.
+        volume: String,
+        /// In which phase.
+        phase: Phase,
+        /// For how long.
+        waited_ms: u64,
+        /// For whom.
+        who: String,
+    },
+    /// Others work on chunks that this work needs alone. Nothing was done: wait, or take their leases away.
+    #[error(
+        "{volume}: the {work} waited {waited_ms} ms, and others are at work: {who}. Nothing was done. Wait for longer (--wait), or take it away from \
+         them: littoral leases release FILE CHUNK --force --reason TEXT"
+    )]
+    Leased {
+        /// Of which volume.
+        volume: String,
+        /// What was to be done.
+        work: Work,
+        /// For how long it waited.
+        waited_ms: u64,
+        /// Who holds what, and since when.
+        who: String,
+    },
+    /// Somebody has switched checkpoints off.
+    #[error(
+        "{volume}: checkpoints are switched off ({file}): littoral flags FILE enable_checkpoints=true switches them on",
+        file = file.display()
+    )]
+    SwitchedOff {
+        /// Of which volume.
+        volume: String,
+        /// Where that was said.
+        file: std::path::PathBuf,
     },
     /// Something that a record names is not there, or is not what the record says.
     #[error("{volume}: {detail}")]
@@ -170,12 +240,47 @@ impl EngineError {
             self,
             EngineError::Damaged { source: FormatError::Newer { .. }, .. }
                 | EngineError::Manifest(ManifestError::Newer { .. })
+                | EngineError::Jobs(JobError::Newer { .. })
                 | EngineError::Local(LocalError::Newer { .. })
         )
     }
 
+    /// Refuses what is about databases, where the volume holds a log.
+    pub(crate) fn unless_database(volume: &str, kind: VolumeKind, way: &'static str) -> Result<(), EngineError> {
+        match kind {
+            VolumeKind::Database => Ok(()),
+            VolumeKind::Log => Err(EngineError::OtherKind { volume: volume.to_owned(), kind, way }),
+        }
+    }
+
+    /// Refuses what is about logs, where the volume holds a database.
+    pub(crate) fn unless_log(volume: &str, kind: VolumeKind) -> Result<(), EngineError> {
+        let way = "the commands without `log` in front are for it (littoral help)";
+        match kind {
+            VolumeKind::Log => Ok(()),
+            VolumeKind::Database => Err(EngineError::OtherKind { volume: volume.to_owned(), kind, way }),
+        }
+    }
+
+    /// Whether what lies in the object store is at fault, and not the way there or the machine: trying again does not help.
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Damaged { .. }
+                | EngineError::Chain { .. }
+                | EngineError::Inconsistent { .. }
+                | EngineError::Serials { .. }
+                | EngineError::Remote(RemoteError::Missing { .. } | RemoteError::Corrupt { .. })
+        )
+    }
+
+    /// Whether bytes were found that are not what their name says: another place may have the right ones.
+    pub fn is_wrong(&self) -> bool {
+        self.is_damage() && !matches!(self, EngineError::Remote(RemoteError::Missing { .. }))
+    }
+
     /// Whether a test's crash is behind it.
     pub fn is_crash(&self) -> bool {
-        matches!(self, EngineError::Crash(_))
+        matches!(self, EngineError::Crash(_) | EngineError::Log(LogError::Crash(_)))
     }
 }

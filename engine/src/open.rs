@@ -6,20 +6,35 @@
 //! 3. Every remote is counted: what a command cost can always be said.
 
 use crate::components::Components;
+use crate::copies::{Sides, Spooling};
 use crate::error::EngineError;
 use crate::log::Log;
 use crate::preview::Existing;
 use crate::settings::{Origin, Setting, Settings};
 use crate::volume::{Stores, Target};
 use littoral_format as format;
+use littoral_local::holdings::{Held, Holdings, Limits, SaidQuota};
+use littoral_local::tracker::Tracker;
 use littoral_local::tracker::residency::Residency;
-use littoral_local::{FileState, Found, LocalError, LocalQuota, Store, StoreOptions, WorkerLock, filesystem};
+use littoral_local::{
+    Account, FileState, Flag, Flags, Found, LocalError, LocalQuota, Paces, Spool, Store, StoreOptions, WorkerLock,
+    filesystem,
+};
 use littoral_manifest::LmdbManifest;
-use littoral_ports::{Manifest, Quota, Remote, RemoteError};
-use littoral_remote::RemoteSettings;
+use littoral_plan::{Budget, CheckpointPolicy};
+use littoral_ports::{Manifest, Quota, Remote, RemoteError, Spending, Spendings, Uncounted};
+use littoral_remote::{RemoteSettings, Scanned};
+use littoral_types::limits::SPOOL_MS_MAX;
 use littoral_types::{ObjectPath, VolumeName};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+#[cfg(feature = "jobs")]
+use {
+    littoral_jobs::RocksJobs,
+    littoral_ports::{JobError, JobQueue},
+    littoral_types::Job,
+};
 
 pub use littoral_format::VERSIONS;
 pub use littoral_local::Binding;
@@ -27,6 +42,47 @@ pub use littoral_remote::{Counting, Op, OpTotals, Totals, directory_url};
 
 /// Digits of the path's hash in a name that was made up from a path.
 const PATH_DIGITS: usize = 8;
+
+/// This process keeps its work as jobs, on RocksDB. Never in a program of others: RocksDB starts threads, and a forked child would wait for
+/// them when it ends.
+#[cfg(feature = "jobs")]
+pub fn keep_jobs() {
+    crate::jobs::keep(Arc::new(Rocks));
+}
+
+#[cfg(feature = "jobs")]
+#[derive(Debug)]
+struct Rocks;
+
+#[cfg(feature = "jobs")]
+impl crate::jobs::Shelf for Rocks {
+    fn open(&self, folder: &Path) -> Result<Arc<dyn JobQueue>, JobError> {
+        Ok(Arc::new(RocksJobs::open(folder)?))
+    }
+
+    fn look(&self, folder: &Path) -> Result<Vec<(Job, usize)>, JobError> {
+        RocksJobs::look(folder)
+    }
+}
+
+/// Who extends the log of a database's volume, or works for its store otherwise; nobody where that cannot be told.
+pub fn worked_by(store_root: &Path, database: &Path) -> Option<String> {
+    Store::published_by(store_root, database).or_else(|| Store::worked_by(store_root))
+}
+
+/// Who makes a checkpoint in a store just now, or works there otherwise.
+pub fn at_work(store_root: &Path) -> Option<String> {
+    Store::worked_by(store_root)
+}
+
+/// Where a checkpoint draws its lines, as switches stand.
+pub(crate) fn policy(flags: &Flags, volume: &VolumeName, tenant: Option<&str>) -> CheckpointPolicy {
+    let mut policy = CheckpointPolicy::default();
+    if !flags.of_volume(Flag::EnableChunkDeltas, volume, tenant).0.is_on() {
+        policy.delta_bytes_max = 0;
+    }
+    policy
+}
 
 /// Where a database's store is, or would be.
 pub fn store_root(database: &Path, settings: &Settings) -> PathBuf {
@@ -38,6 +94,17 @@ pub fn is_sparse(place: &Place) -> bool {
     let paths = place.store_root.as_ref().zip(place.database.as_ref());
     paths.is_some_and(|(store, database)| Residency::path_of(store, database).exists())
 }
+
+/// Whether somebody on this machine has a database open through us.
+pub fn is_open(place: &Place) -> Result<bool, EngineError> {
+    match place.store_root.as_ref().zip(place.database.as_ref()) {
+        Some((store, database)) => Ok(Tracker::is_attached(&Tracker::path_of(store, database))?),
+        None => Ok(false),
+    }
+}
+
+/// A log for who only reads, what reading the primary costs, and, where there are copies, what is taken from them.
+pub type Readable = (Log, Arc<Counting>, Option<Arc<Sides>>);
 
 /// Where a volume is, and which database it belongs to here.
 #[derive(Clone, Debug)]
@@ -91,6 +158,9 @@ impl Place {
     pub fn refuse_impossible(&self, settings: &Settings) -> Result<(), EngineError> {
         let url =
             littoral_remote::spell(&self.remote.value).map_err(|error| said_wrong(error, &self.remote, settings))?;
+        for copy in settings.copies() {
+            place_of(copy)?;
+        }
         let is_said = settings.remote.is_some() || settings.volume.is_some();
         if let (Some(store), Some(database), true, None) =
             (&self.store, &self.database, is_said, settings.takeover.as_ref())
@@ -135,12 +205,64 @@ impl Place {
         if self.is_unmade {
             return Err(EngineError::NoVolume(self.url()));
         }
-        let remote = remote(&self.remote, settings, components)?;
+        let remote = self.counted(remote(&self.remote, settings, components)?, settings, components);
         Ok((Log::new(remote.clone(), self.volume.value.clone()), remote))
+    }
+
+    /// The same for who only reads, and is served by a copy where the primary cannot: see [`Sides`].
+    pub fn log_or_copy(&self, settings: &Settings, components: &Components) -> Result<Readable, EngineError> {
+        let (log, meter) = self.log(settings, components)?;
+        let copies = copies(settings, components)?;
+        if copies.is_empty() {
+            return Ok((log, meter, None));
+        }
+        let clock = components.clock.clone();
+        let sides = Arc::new(Sides::new(meter.clone(), copies, self.volume.value.clone(), clock));
+        Ok((Log::new(sides.clone(), self.volume.value.clone()), meter, Some(sides)))
+    }
+
+    /// The same for a cold scan: past every cache of ours, no faster than the store's pace and the tenant's, behind whoever else reads.
+    pub fn log_for_scan(&self, settings: &Settings, components: &Components) -> Result<Readable, EngineError> {
+        if self.is_unmade {
+            return Err(EngineError::NoVolume(self.url()));
+        }
+        let account = match (&self.store, &settings.store) {
+            (Some(store), _) => account(store.root(), settings, components),
+            // Of a volume that is no database of this store's: its pace all the same.
+            (None, Some(said)) if Store::open(&said.value, StoreOptions::default())?.is_some() => {
+                account(&said.value, settings, components)
+            }
+            (None, Some(said)) => {
+                return Err(EngineError::Settings(format!(
+                    "{}: there is no store at {} whose pace a cold scan could share: leave it out, and this process has one of its own",
+                    said.origin,
+                    said.value.display()
+                )));
+            }
+            (None, None) => account_of_this_process(settings, components)?,
+        };
+        let opened = remote(&self.remote, settings, components)?;
+        let meter = Arc::new(Counting::new(opened).of_cold_scan(account.clone()));
+        let copies = copies(settings, components)?;
+        let (clock, name) = (components.clock.clone(), self.volume.value.clone());
+        let sides = (!copies.is_empty())
+            .then(|| Arc::new(Sides::new(meter.clone(), copies, name.clone(), components.clock.clone())));
+        let read: Arc<dyn Remote> = match &sides {
+            Some(sides) => sides.clone(),
+            None => meter.clone(),
+        };
+        Ok((Log::new(Arc::new(Scanned::new(read, account, clock)), name), meter, sides))
     }
 
     /// What opening it for writing wants to know.
     pub fn target(&self, settings: &Settings) -> Result<Target, EngineError> {
+        if let Some(at) = &settings.at {
+            return Err(EngineError::Settings(format!(
+                "{}: {} is the past, which only reads: leave at= out to go on from the newest state (littoral rewind moves the newest state \
+                 back)",
+                at.origin, at.value
+            )));
+        }
         Ok(Target {
             database: self.need_database()?.to_owned(),
             // A binding speaks for itself; a name that was made up must be said.
@@ -156,7 +278,8 @@ impl Place {
         settings: &Settings,
         components: &Components,
     ) -> Result<(Existing, Option<Arc<Counting>>), EngineError> {
-        let counting = if self.is_unmade { None } else { Some(remote(&self.remote, settings, components)?) };
+        let opened = if self.is_unmade { None } else { Some(remote(&self.remote, settings, components)?) };
+        let counting = opened.map(|remote| self.counted(remote, settings, components));
         let existing = Existing {
             store: self.store.clone(),
             manifest: self.manifest()?,
@@ -164,6 +287,21 @@ impl Place {
             url: counting.as_ref().map_or_else(|| self.remote.value.clone(), |remote| remote.url()),
         };
         Ok((existing, counting))
+    }
+
+    /// A remote that is charged to the store, where there is one.
+    fn counted(&self, remote: Arc<dyn Remote>, settings: &Settings, components: &Components) -> Arc<Counting> {
+        let counting = Counting::new(remote);
+        Arc::new(match &self.store {
+            Some(store) => counting.charged_to(account(store.root(), settings, components)),
+            None => counting,
+        })
+    }
+
+    /// Where a checkpoint of it draws its lines, as its store's switches stand.
+    pub fn policy(&self, settings: &Settings) -> Result<CheckpointPolicy, EngineError> {
+        let flags = self.store.as_ref().map(|store| Flags::of(store.root())).transpose()?.unwrap_or_default();
+        Ok(policy(&flags, &self.volume.value, settings.tenant()))
     }
 
     /// The store's manifest, where there is one.
@@ -185,10 +323,42 @@ impl Place {
 
 /// Local room as the settings bound it.
 pub fn quota(settings: &Settings) -> Arc<dyn Quota> {
-    match settings.quota.value {
-        Some(bytes) => Arc::new(LocalQuota::new("store", bytes)),
+    let limits = limits(settings);
+    match limits.store.or(limits.tenant_limit) {
+        Some(_) => Arc::new(SaidQuota::new(limits)),
         None => Arc::new(LocalQuota::unlimited()),
     }
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        store: settings.quota.value,
+        tenant: settings.tenant.as_ref().map(|tenant| tenant.value.clone()),
+        tenant_limit: settings.tenant_limit(),
+    }
+}
+
+/// What is taken of a quota by all processes of a store.
+#[derive(Clone, Debug)]
+pub struct QuotaUse {
+    /// The bounds.
+    pub limits: Limits,
+    /// Bytes that all together have taken.
+    pub used: u64,
+    /// Those of the tenant among them.
+    pub used_by_tenant: u64,
+    /// Who has what.
+    pub held: Vec<Held>,
+}
+
+/// Who has taken what of a store's room. `None` where there is no store.
+pub fn quota_use(place: &Place, settings: &Settings) -> Result<Option<QuotaUse>, EngineError> {
+    let Some(store) = &place.store else { return Ok(None) };
+    let (limits, held) = (limits(settings), Holdings::of(store.root()).held()?);
+    let sum = |of: &dyn Fn(&&Held) -> bool| held.iter().filter(of).map(|held| held.bytes).fold(0, u64::saturating_add);
+    let used = sum(&|_| true);
+    let used_by_tenant = sum(&|held| limits.tenant.as_ref() == Some(&held.tenant));
+    Ok(Some(QuotaUse { limits, used, used_by_tenant, held }))
 }
 
 /// The stores of a place, made where they are missing.
@@ -198,9 +368,20 @@ pub fn stores(
     components: &Components,
 ) -> Result<(Stores, Arc<Counting>), EngineError> {
     let database = place.need_database()?;
-    let remote = remote(&place.remote, settings, components)?;
+    let opened = remote(&place.remote, settings, components)?;
     let root = place.store_root.clone().unwrap_or_else(|| Store::default_root(database));
     let store = Store::open_or_create(&root, &*components.entropy, StoreOptions::default())?;
+    let account = account(&root, settings, components);
+    let remote = Arc::new(Counting::new(opened).charged_to(account));
+    let spool = Spool::of(&root, settings.room());
+    let copies = copies(settings, components)?;
+    let written: Arc<dyn Remote> = match copies.is_empty() {
+        true => {
+            spool.sweep(Duration::from_millis(SPOOL_MS_MAX));
+            remote.clone()
+        }
+        false => Arc::new(Spooling::new(remote.clone(), spool, copies)),
+    };
     if let Some(found) = &place.found
         && settings.remote.is_none()
         && has_moved_along(found, &store)
@@ -211,22 +392,144 @@ pub fn stores(
         store.bind(database, volume, *id, &remote.url())?;
     }
     let manifest = Arc::new(LmdbManifest::open(&store.manifest_dir())?);
-    Ok((Stores { store, manifest, remote: remote.clone() }, remote))
+    Ok((Stores { store, manifest, remote: written }, remote))
 }
 
-/// Opens a remote and counts what it is asked.
-fn remote(url: &Setting<String>, settings: &Settings, components: &Components) -> Result<Arc<Counting>, EngineError> {
+/// Another object store that a volume is copied to.
+#[derive(Debug)]
+pub struct Destination {
+    /// What tells it apart from others in the store's folder.
+    pub place: String,
+    /// The copy.
+    pub log: Log,
+    /// What it costs: charged to an account of its own.
+    pub meter: Arc<Counting>,
+}
+
+/// Opens a place with copies. Its requests and its pace are its own.
+pub fn destination(
+    url: &str,
+    place: &Place,
+    settings: &Settings,
+    components: &Components,
+) -> Result<Destination, EngineError> {
+    let (remote, name) = (copy_at(url, settings, components)?, place_of(url)?);
+    let counting = Counting::new(remote);
+    let counting = Arc::new(match &place.store {
+        Some(store) => counting.charged_to(copy_account(store.root(), url, settings, components)?),
+        None => counting,
+    });
+    Ok(Destination { place: name, log: Log::new(counting.clone(), place.volume.value.clone()), meter: counting })
+}
+
+/// The account of a place with copies, of all volumes of a store.
+pub fn copy_account(
+    root: &Path,
+    url: &str,
+    settings: &Settings,
+    components: &Components,
+) -> Result<Arc<dyn Spending>, EngineError> {
+    Ok(account(&Store::copy_account(root, &place_of(url)?), settings, components))
+}
+
+/// What tells a place with copies apart from others.
+pub fn place_of(url: &str) -> Result<String, EngineError> {
+    let spelled = littoral_remote::spell(url).map_err(|error| EngineError::Settings(format!("copy=: {error}")))?;
+    let hash = format::hash::blob(spelled.as_bytes()).to_string();
+    Ok(hash.get(..2 * PATH_DIGITS).unwrap_or_default().to_owned())
+}
+
+/// A copy's URL as it may be shown: one that cannot be read may hold a secret in the wrong place.
+pub fn told_url(url: &str) -> String {
+    littoral_remote::spell(url).unwrap_or_else(|_| "copy= (a URL that cannot be read)".to_owned())
+}
+
+fn copy_at(url: &str, settings: &Settings, components: &Components) -> Result<Arc<dyn Remote>, EngineError> {
+    let origin = settings.copy.as_ref().map_or(Origin::Argument, |copy| copy.origin.clone());
+    remote(&Setting { value: plain(url), origin }, settings, components)
+}
+
+fn copies(settings: &Settings, components: &Components) -> Result<Vec<Arc<dyn Remote>>, EngineError> {
+    settings.copies().iter().map(|url| copy_at(url, settings, components)).collect()
+}
+
+/// The log of a volume of this name at another URL, as the settings reach it.
+pub fn log_at(url: &str, name: &VolumeName, settings: &Settings, components: &Components) -> Result<Log, EngineError> {
+    let said = Setting { value: plain(url), origin: Origin::Argument };
+    Ok(Log::new(remote(&said, settings, components)?, name.clone()))
+}
+
+/// The account of a store: what its processes spend, and how fast they may work. One that cannot be kept keeps nobody from his work.
+pub fn account(root: &Path, settings: &Settings, components: &Components) -> Arc<dyn Spending> {
+    let clock = &components.clock;
+    let opened = Account::open(root, paces(settings), clock.clone()).and_then(|account| {
+        let Some((tenant, paces)) = tenant_paces(settings) else { return Ok(account) };
+        Ok(account.with_tenant(Account::open(&Account::of_tenant(root, tenant), paces, clock.clone())?))
+    });
+    match opened {
+        Ok(account) => Arc::new(account),
+        Err(error) => {
+            tracing::warn!(%error, "what is asked of the object store is not counted, and nothing keeps to a pace");
+            Arc::new(Uncounted)
+        }
+    }
+}
+
+/// The same where there is no store: all of this process that have none share it.
+fn account_of_this_process(settings: &Settings, components: &Components) -> Result<Arc<dyn Spending>, EngineError> {
+    let clock = &components.clock;
+    let account = Account::of_this_process("", paces(settings), clock.clone())?;
+    let Some((tenant, paces)) = tenant_paces(settings) else { return Ok(Arc::new(account)) };
+    Ok(Arc::new(account.with_tenant(Account::of_this_process(tenant, paces, clock.clone())?)))
+}
+
+fn paces(settings: &Settings) -> Paces {
+    Paces {
+        upload: settings.upload_rate.value.unwrap_or(0),
+        io: settings.io_rate.value.unwrap_or(0),
+        scan_bytes: settings.scan_rate.value.unwrap_or(0),
+        scan_requests: settings.scan_requests.value.unwrap_or(0),
+    }
+}
+
+/// At which pace a tenant's cold scans read, where one was said.
+fn tenant_paces(settings: &Settings) -> Option<(&str, Paces)> {
+    let bounds = settings.tenant_bounds();
+    let is_bounded = bounds.scan_rate.is_some() || bounds.scan_requests.is_some();
+    let (scan_bytes, scan_requests) = (bounds.scan_rate.unwrap_or(0), bounds.scan_requests.unwrap_or(0));
+    Some((settings.tenant()?, Paces { scan_bytes, scan_requests, ..Paces::default() })).filter(|_| is_bounded)
+}
+
+/// How often commits travel where `asked_ms` was asked for, and requests are bounded.
+pub fn interval_ms(asked_ms: u64, settings: &Settings, account: &dyn Spending, now_ms: u64) -> u64 {
+    budget(settings, &account.this_month(), now_ms).map_or(asked_ms, |budget| budget.interval_ms(asked_ms))
+}
+
+/// What is left of a month's requests; `None` where nobody bounded them.
+pub fn budget(settings: &Settings, told: &Spendings, now_ms: u64) -> Option<Budget> {
+    let month = (told.month.from_ms, told.month.until_ms);
+    Some(Budget::since(settings.request_budget.value?, told.spent.writes, told.since_ms, now_ms, month))
+}
+
+/// The object store at a URL, whatever volumes it has; charged to nobody.
+pub fn store_at(
+    url: &Setting<String>,
+    settings: &Settings,
+    components: &Components,
+) -> Result<Arc<Counting>, EngineError> {
+    Ok(Arc::new(Counting::new(remote(url, settings, components)?)))
+}
+
+/// Opens a remote.
+fn remote(url: &Setting<String>, settings: &Settings, components: &Components) -> Result<Arc<dyn Remote>, EngineError> {
     let said = RemoteSettings {
         endpoint: settings.endpoint.as_ref().map(|endpoint| endpoint.value.clone()),
         region: settings.region.as_ref().map(|region| region.value.clone()),
         addressing: settings.addressing.as_ref().and_then(|addressing| addressing.value.parse().ok()),
         ..RemoteSettings::default()
     };
-    let opened = littoral_remote::open(&url.value, &said, components.clock.clone(), components.entropy.clone());
-    match opened {
-        Ok(remote) => Ok(Arc::new(Counting::new(remote))),
-        Err(error) => Err(said_wrong(error, url, settings)),
-    }
+    littoral_remote::open(&url.value, &said, components.clock.clone(), components.entropy.clone())
+        .map_err(|error| said_wrong(error, url, settings))
 }
 
 /// An error about a setting is told with where that was said.

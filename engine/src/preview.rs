@@ -4,7 +4,7 @@ use crate::components::Components;
 use crate::error::EngineError;
 use crate::exec::partial::is_known;
 use crate::exec::rebuild::rebuild;
-use crate::log::publish::new_volume;
+use crate::log::publish::{new_volume, somebody};
 use crate::log::{Log, Opened};
 use crate::volume::{Target, bound as bound_in, name_of, refuse_foreign};
 use littoral_format as format;
@@ -119,21 +119,18 @@ impl Looking<'_> {
         if row.fenced.is_none() && intended.is_some_and(|intended| intended.hash == tail.hash) {
             return self.rebuilt(&opened, true).await;
         }
-        self.taken_over(opened, |opened| match &opened.tail.owner {
-            Some(owner) if opened.tail.epoch > row.tail.epoch || opened.meta.id != row.meta.id => {
-                EngineError::Superseded {
-                    volume: self.log.url(),
-                    owner: owner.clone(),
-                    epoch: opened.tail.epoch,
-                    seq: opened.tail.seq,
-                }
+        self.taken_over(opened, |opened| {
+            let (volume, tail) = (self.log.url(), &opened.tail);
+            let is_newer = tail.epoch > row.tail.epoch || opened.meta.id != row.meta.id;
+            let owner = match &tail.owner {
+                Some(owner) => Some(owner.clone()),
+                None if is_newer => Some(somebody()),
+                None => row.tail.owner.clone(),
+            };
+            match owner.filter(|owner| !ours(owner)) {
+                Some(owner) => EngineError::Superseded { volume, owner, epoch: tail.epoch, seq: tail.seq },
+                None => EngineError::Diverged { volume, local, remote: tail.seq, epoch: tail.epoch },
             }
-            _ => EngineError::Diverged {
-                volume: self.log.url(),
-                local,
-                remote: opened.tail.seq,
-                epoch: opened.tail.epoch,
-            },
         })
         .await
     }

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Threads that drive requests. Compressing and hashing happen on the caller's, disk waits on others that come and go.
 const THREADS: usize = 2;
@@ -33,6 +34,37 @@ impl Runtime {
     /// Runs one future to its end. For a caller that is no async code itself: the command line, a test.
     pub fn run<F: Future>(&self, work: F) -> F::Output {
         self.0.block_on(work)
+    }
+
+    /// The same for work that somebody else may cut off, wherever it stands: for whoever goes on later that is a crash like any other.
+    /// `None` where that happened.
+    pub fn run_unless<F: Future>(&self, cut: &Cut, work: F) -> Option<F::Output> {
+        let mut told = cut.0.subscribe();
+        self.run(async {
+            tokio::select! {
+                biased;
+                // It fails only when nobody can cut it off any more.
+                Ok(_) = told.wait_for(|is_cut| *is_cut) => None,
+                done = work => Some(done),
+            }
+        })
+    }
+}
+
+/// Cuts work off from another thread.
+#[derive(Clone, Debug)]
+pub struct Cut(watch::Sender<bool>);
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Cut {
+    /// What runs ends now, and what would begin does not.
+    pub fn now(&self) {
+        self.0.send_replace(true);
     }
 }
 
@@ -92,7 +124,7 @@ where
 }
 
 /// Makes this thread, and those that it starts, step back for others. Where that is not granted it goes on as it is.
-fn step_back() {
+pub fn step_back() {
     // Nobody named means who asks, and on Linux that is the thread, not its process.
     let lowered = rustix::process::getpriority_process(None)
         .and_then(|now| rustix::process::setpriority_process(None, now + BEHIND));
@@ -133,6 +165,23 @@ mod tests {
 
     fn priority() -> i32 {
         rustix::process::getpriority_process(None).unwrap()
+    }
+
+    #[test]
+    fn work_is_cut_off_where_it_stands_and_done_work_is_done() {
+        let runtime = shared().unwrap();
+        let cut = Cut::default();
+        assert_eq!(runtime.run_unless(&cut, async { 7 }), Some(7));
+        let other = cut.clone();
+        let begun = std::time::Instant::now();
+        let cutting = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            other.now();
+        });
+        let done = runtime.run_unless(&cut, async { tokio::time::sleep(Duration::from_secs(60)).await });
+        assert!(done.is_none() && begun.elapsed() < Duration::from_secs(30));
+        cutting.join().unwrap();
+        assert_eq!(runtime.run_unless(&cut, async { 7 }), None, "nothing begins after that");
     }
 
     #[test]

@@ -10,11 +10,14 @@
 //! What may never enter: I/O beyond reading the one file, brand names, what a setting does.
 
 use crate::error::EngineError;
-use littoral_types::limits::PRUNE_GRACE_MS;
-use littoral_types::{Compression, Epoch, VolumeName};
+use littoral_types::limits::{
+    CLOSE_WAIT_MS, COPIES_MAX, POLL_MS, POLL_MS_MIN, PRUNE_GRACE_MS, PRUNE_INTERVAL_MS, SYNC_INTERVAL_MS,
+};
+use littoral_types::{Compression, Epoch, Moment, Retention, VolumeName};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,8 +28,10 @@ pub const FILE_NAME: &str = "littoral.toml";
 pub const CONFIG_VARIABLE: &str = "LITTORAL_CONFIG";
 /// What every variable of ours begins with.
 const PREFIX: &str = "LITTORAL_";
-/// Variables of ours that are no settings: the settings file, the log filter, where the scripts of this repository compile.
-const OTHER_VARIABLES: [&str; 3] = [CONFIG_VARIABLE, "LITTORAL_LOG", "LITTORAL_CACHE"];
+/// The token that administers `littoral serve`: a secret, and so no setting.
+pub const TOKEN_VARIABLE: &str = "LITTORAL_ADMIN_TOKEN";
+/// Variables of ours that are no settings: the settings file, the log filter, the token, where the scripts of this repository compile.
+const OTHER_VARIABLES: [&str; 4] = [CONFIG_VARIABLE, "LITTORAL_LOG", TOKEN_VARIABLE, "LITTORAL_CACHE"];
 /// Variables with which tests talk to themselves.
 const TEST_PREFIX: &str = "LITTORAL_TEST_";
 
@@ -45,6 +50,8 @@ pub enum Key {
     Fencing,
     /// Local bytes.
     Quota,
+    /// Whose database it is: what it takes counts against that tenant's bound too.
+    Tenant,
     /// How young a record is safe from pruning.
     Grace,
     /// Where an S3 service is.
@@ -55,28 +62,92 @@ pub enum Key {
     Addressing,
     /// How frames are made smaller.
     Compression,
-    /// How long the last one to close a database waits for a checkpoint of it.
+    /// How long at most commits wait for others before they travel together.
+    SyncInterval,
+    /// When a commit counts as done.
+    Durability,
+    /// How long the last one to close a database waits for what it committed to be published.
     CloseWait,
     /// What writers do whose volume was taken over.
     Fenced,
+    /// Which moment of its history a database is opened at.
+    At,
+    /// Which restore points a prune leaves.
+    Retention,
+    /// Whether a database that is only read follows its volume's log.
+    Follow,
+    /// How often it looks for news.
+    Poll,
+    /// How fast blobs are sent.
+    UploadRate,
+    /// How fast a checkpoint reads and writes here.
+    IoRate,
+    /// How many requests that write are to be enough for a month.
+    RequestBudget,
+    /// How much of a database changes before a checkpoint is made.
+    CheckpointDirty,
+    /// What the object store asks for.
+    Prices,
+    /// How often a worker prunes, where a retention is set.
+    PruneInterval,
+    /// Whether prunes delete, or only say what may go.
+    PruneDeletes,
+    /// How much of a volume a worker verifies a day.
+    VerifyDaily,
+    /// How often a worker holds a restore drill.
+    DrillInterval,
+    /// What a drill asks the restored database.
+    DrillProbe,
+    /// Other object stores that hold copies.
+    Copy,
+    /// Where a worker answers those who watch it.
+    MetricsListen,
+    /// Whether a database is read where it is published, past every cache, and nothing of it is kept.
+    Cold,
+    /// How fast cold scans read.
+    ScanRate,
+    /// How many requests a second they make.
+    ScanRequests,
 }
 
 impl Key {
     /// All of them, as they are listed to users.
-    pub const ALL: [Key; 13] = [
+    pub const ALL: [Key; 35] = [
         Key::Remote,
         Key::Volume,
         Key::Store,
         Key::Takeover,
         Key::Fencing,
         Key::Quota,
+        Key::Tenant,
         Key::Grace,
         Key::Endpoint,
         Key::Region,
         Key::Addressing,
         Key::Compression,
+        Key::SyncInterval,
+        Key::Durability,
         Key::CloseWait,
         Key::Fenced,
+        Key::At,
+        Key::Retention,
+        Key::Follow,
+        Key::Poll,
+        Key::UploadRate,
+        Key::IoRate,
+        Key::RequestBudget,
+        Key::CheckpointDirty,
+        Key::Prices,
+        Key::PruneInterval,
+        Key::PruneDeletes,
+        Key::VerifyDaily,
+        Key::DrillInterval,
+        Key::DrillProbe,
+        Key::Copy,
+        Key::MetricsListen,
+        Key::Cold,
+        Key::ScanRate,
+        Key::ScanRequests,
     ];
 
     /// As it is written.
@@ -88,13 +159,35 @@ impl Key {
             Key::Takeover => "takeover",
             Key::Fencing => "fencing",
             Key::Quota => "quota",
+            Key::Tenant => "tenant",
             Key::Grace => "grace",
             Key::Endpoint => "endpoint",
             Key::Region => "region",
             Key::Addressing => "addressing",
             Key::Compression => "compression",
+            Key::SyncInterval => "sync_interval",
+            Key::Durability => "durability",
             Key::CloseWait => "close_wait",
             Key::Fenced => "fenced",
+            Key::At => "at",
+            Key::Retention => "retention",
+            Key::Follow => "follow",
+            Key::Poll => "poll",
+            Key::UploadRate => "upload_rate",
+            Key::IoRate => "io_rate",
+            Key::RequestBudget => "request_budget",
+            Key::CheckpointDirty => "checkpoint_dirty",
+            Key::Prices => "prices",
+            Key::PruneInterval => "prune_interval",
+            Key::PruneDeletes => "prune_deletes",
+            Key::VerifyDaily => "verify_daily",
+            Key::DrillInterval => "drill_interval",
+            Key::DrillProbe => "drill_probe",
+            Key::Copy => "copy",
+            Key::MetricsListen => "metrics_listen",
+            Key::Cold => "cold",
+            Key::ScanRate => "scan_rate",
+            Key::ScanRequests => "scan_requests",
         }
     }
 
@@ -107,13 +200,35 @@ impl Key {
             Key::Takeover => "the epoch that is taken over from, as `littoral status` shows it",
             Key::Fencing => "on or off",
             Key::Quota => "a size such as 500MB or 10GiB, or none",
+            Key::Tenant => "a name of 1 to 64 letters, digits, '.', '_' and '-'",
             Key::Grace => "a duration such as 24h or 7d",
             Key::Endpoint => "a URL such as https://s3.example.com or http://localhost:9000",
             Key::Region => "a region such as eu-central-1",
             Key::Addressing => "path or virtual",
             Key::Compression => "zstd, lz4 or none",
-            Key::CloseWait => "a duration such as 5s, or 0 for no checkpoint at the last close",
+            Key::SyncInterval => "a duration such as 1s or 200ms, or off: then nothing is published unasked",
+            Key::Durability => "local or remote",
+            Key::CloseWait => "a duration such as 5s, or 0 for no waiting at the last close",
             Key::Fenced => "stop or continue",
+            Key::At => littoral_types::moment::TAKES,
+            Key::Retention => "how long every restore point stays, then one in so long, as in 24h,1h:30d,1d:1y",
+            Key::Follow => "on or off",
+            Key::Poll => "a duration such as 1s or 250ms, of 20ms at least",
+            Key::Cold => "on or off",
+            Key::ScanRequests => "a number of requests a second such as 50, or none",
+            Key::UploadRate | Key::IoRate | Key::ScanRate => "bytes a second such as 5MB, or none",
+            Key::RequestBudget => "a number of requests a month such as 500000, or none",
+            Key::CheckpointDirty => "a size such as 64MB, or none",
+            Key::Prices => "two prices, of a million writes and of a million reads, as in 5/0.4",
+            Key::PruneInterval => "a duration such as 6h, or off: then nothing is pruned unasked",
+            Key::PruneDeletes => "on, or off for credentials that may not delete",
+            Key::VerifyDaily => "a size such as 1GiB, or off",
+            Key::DrillInterval => "a duration such as 7d, or off",
+            Key::DrillProbe => "one SQL query, such as SELECT count(*) FROM orders",
+            Key::Copy => {
+                "one to eight URLs of other object stores, such as s3://other/prefix, with commas between them, or none"
+            }
+            Key::MetricsListen => "an address and a port such as 127.0.0.1:9464, or none",
         }
     }
 
@@ -194,6 +309,101 @@ impl fmt::Display for Fenced {
     }
 }
 
+/// When a commit counts as done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When SQLite says so: it travels within the interval.
+    #[default]
+    Local,
+    /// When the object store has it.
+    Remote,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Durability::Local => "local",
+            Durability::Remote => "remote",
+        })
+    }
+}
+
+impl FromStr for Durability {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "local" => Ok(Durability::Local),
+            "remote" => Ok(Durability::Remote),
+            _ => Err(()),
+        }
+    }
+}
+
+/// What an object store asks for requests, in millionths of whatever the bill is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prices {
+    /// For a million that write or list.
+    pub writes: u64,
+    /// For a million that read.
+    pub reads: u64,
+}
+
+impl Prices {
+    /// What these requests come to, in millionths.
+    pub fn of(&self, writes: u64, reads: u64) -> u64 {
+        let sum = u128::from(writes) * u128::from(self.writes) + u128::from(reads) * u128::from(self.reads);
+        u64::try_from(sum / 1_000_000).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Prices {
+    /// Those of Amazon's S3, in dollars.
+    fn default() -> Self {
+        Self { writes: 5_000_000, reads: 400_000 }
+    }
+}
+
+impl fmt::Display for Prices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Money(self.writes), Money(self.reads))
+    }
+}
+
+impl FromStr for Prices {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (writes, reads) = text.split_once('/').ok_or(())?;
+        Ok(Self { writes: millionths(writes)?, reads: millionths(reads)? })
+    }
+}
+
+fn millionths(text: &str) -> Result<u64, ()> {
+    let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > 6 {
+        return Err(());
+    }
+    let whole: u64 = whole.parse().map_err(|_| ())?;
+    let part: u64 = format!("{part:0<6}").parse().map_err(|_| ())?;
+    whole.checked_mul(1_000_000).and_then(|whole| whole.checked_add(part)).ok_or(())
+}
+
+/// Millionths as people write them, no finer than to a hundredth of what they come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Money(pub u64);
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.0 / 1_000_000, format!("{:06}", self.0 % 1_000_000));
+        // What is less than a hundredth shows its first two digits.
+        let digits = if whole > 0 { 2 } else { (part.len() - part.trim_start_matches('0').len() + 2).min(6) };
+        let part = part.get(..digits).unwrap_or_default().trim_end_matches('0');
+        if part.is_empty() { write!(f, "{whole}") } else { write!(f, "{whole}.{part}") }
+    }
+}
+
 /// Everything that was said, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -209,6 +419,10 @@ pub struct Settings {
     pub fencing: Setting<bool>,
     /// Local bytes; `None` for no bound.
     pub quota: Setting<Option<u64>>,
+    /// Whose database it is.
+    pub tenant: Option<Setting<String>>,
+    /// The bounds of each tenant that has some: `[tenants]` of the settings file.
+    pub tenants: BTreeMap<String, TenantBounds>,
     /// Records younger than so many milliseconds are not pruned.
     pub grace_ms: Setting<u64>,
     /// The S3 endpoint.
@@ -219,10 +433,52 @@ pub struct Settings {
     pub addressing: Option<Setting<String>>,
     /// The compression.
     pub compression: Setting<Compression>,
-    /// Milliseconds that the last close waits for a checkpoint; zero makes none.
-    pub close_wait_ms: Setting<u64>,
+    /// Milliseconds for which commits wait for others before they travel together; `None`: nothing is published unasked.
+    pub sync_interval_ms: Setting<Option<u64>>,
+    /// When a commit counts as done.
+    pub durability: Setting<Durability>,
+    /// Milliseconds that the last close waits for what it committed to be published, where that was said.
+    pub close_wait_ms: Option<Setting<u64>>,
     /// What writers do whose volume was taken over (rule P4).
     pub fenced: Setting<Fenced>,
+    /// Which moment a database is opened at; `None` for the newest, which alone can be written.
+    pub at: Option<Setting<Moment>>,
+    /// Which restore points a prune leaves.
+    pub retention: Setting<Retention>,
+    /// Whether a database that is only read follows its volume's log.
+    pub follow: Setting<bool>,
+    /// Milliseconds from one look for news to the next.
+    pub poll_ms: Setting<u64>,
+    /// Bytes a second that blobs are sent with; `None` for no bound.
+    pub upload_rate: Setting<Option<u64>>,
+    /// Bytes a second that a checkpoint reads and writes here; `None` for no bound.
+    pub io_rate: Setting<Option<u64>>,
+    /// Requests that write which are to be enough for a month; `None` where nobody said so.
+    pub request_budget: Setting<Option<u64>>,
+    /// Bytes of changed pages after which a checkpoint is made; `None`: because of other things alone.
+    pub checkpoint_dirty: Setting<Option<u64>>,
+    /// What the object store asks for.
+    pub prices: Setting<Prices>,
+    /// Milliseconds from one prune of a worker's to the next, where a retention is set; `None`: nothing is pruned unasked.
+    pub prune_interval_ms: Setting<Option<u64>>,
+    /// Whether prunes delete what they name.
+    pub prune_deletes: Setting<bool>,
+    /// Bytes that a worker verifies a day; `None` for none.
+    pub verify_daily: Setting<Option<u64>>,
+    /// Milliseconds from one restore drill of a worker's to the next; `None` for none.
+    pub drill_interval_ms: Setting<Option<u64>>,
+    /// What a drill asks the restored database.
+    pub drill_probe: Option<Setting<String>>,
+    /// Other object stores that hold copies. Their syntax is checked where they are opened.
+    pub copy: Option<Setting<Vec<String>>>,
+    /// Where a worker answers those who watch it; `None`: nowhere.
+    pub metrics_listen: Setting<Option<SocketAddr>>,
+    /// Whether a database is read where it is published, past every cache, and nothing of it is kept.
+    pub cold: Setting<bool>,
+    /// Bytes a second that cold scans of the store read; `None` for no bound.
+    pub scan_rate: Setting<Option<u64>>,
+    /// Requests a second that they make; `None` for no bound.
+    pub scan_requests: Setting<Option<u64>>,
     /// The settings file that was read.
     pub file: Option<PathBuf>,
 }
@@ -236,13 +492,36 @@ impl Default for Settings {
             takeover: None,
             fencing: Setting::default_of(true),
             quota: Setting::default_of(None),
+            tenant: None,
+            tenants: BTreeMap::new(),
             grace_ms: Setting::default_of(PRUNE_GRACE_MS),
             endpoint: None,
             region: None,
             addressing: None,
             compression: Setting::default_of(Compression::default()),
-            close_wait_ms: Setting::default_of(0),
+            sync_interval_ms: Setting::default_of(Some(SYNC_INTERVAL_MS)),
+            durability: Setting::default_of(Durability::Local),
+            close_wait_ms: None,
             fenced: Setting::default_of(Fenced::Stop),
+            at: None,
+            retention: Setting::default_of(Retention::default()),
+            follow: Setting::default_of(false),
+            poll_ms: Setting::default_of(POLL_MS),
+            upload_rate: Setting::default_of(None),
+            io_rate: Setting::default_of(None),
+            request_budget: Setting::default_of(None),
+            checkpoint_dirty: Setting::default_of(None),
+            prices: Setting::default_of(Prices::default()),
+            prune_interval_ms: Setting::default_of(Some(PRUNE_INTERVAL_MS)),
+            prune_deletes: Setting::default_of(true),
+            verify_daily: Setting::default_of(None),
+            drill_interval_ms: Setting::default_of(None),
+            drill_probe: None,
+            copy: None,
+            metrics_listen: Setting::default_of(None),
+            cold: Setting::default_of(false),
+            scan_rate: Setting::default_of(None),
+            scan_requests: Setting::default_of(None),
             file: None,
         }
     }
@@ -314,6 +593,10 @@ impl Settings {
             wrong(format!("{}: line {line} is not TOML: {}", path.display(), error.message()))
         })?;
         for (name, value) in table {
+            if name == TENANTS {
+                self.tenants = tenants(path, value)?;
+                continue;
+            }
             let Some(key) = Key::ALL.into_iter().find(|key| key.name() == name) else {
                 return Err(unknown_key(path, &name));
             };
@@ -327,6 +610,38 @@ impl Settings {
             self.put(key, OsStr::new(&text), origin, path.parent())?;
         }
         Ok(())
+    }
+
+    /// Whose database it is, where that was said.
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_ref().map(|tenant| tenant.value.as_str())
+    }
+
+    /// What the tenant's databases may take together, where that was said.
+    pub fn tenant_limit(&self) -> Option<u64> {
+        self.tenant_bounds().quota
+    }
+
+    /// All bounds of the tenant, none where none were said.
+    pub fn tenant_bounds(&self) -> TenantBounds {
+        self.tenant().and_then(|tenant| self.tenants.get(tenant)).copied().unwrap_or_default()
+    }
+
+    /// The other object stores, in the order in which they are asked.
+    pub fn copies(&self) -> &[String] {
+        self.copy.as_ref().map_or(&[], |copy| &copy.value)
+    }
+
+    /// Local bytes that may be used, by whichever bound is the narrower.
+    pub fn room(&self) -> Option<u64> {
+        [self.quota.value, self.tenant_limit()].into_iter().flatten().min()
+    }
+
+    /// How long the last close waits. Where nobody said so: a moment, if commits travel by themselves; else not at all.
+    pub fn close_wait(&self) -> Duration {
+        let streams = self.sync_interval_ms.value.is_some();
+        let default = if streams { CLOSE_WAIT_MS } else { 0 };
+        Duration::from_millis(self.close_wait_ms.as_ref().map_or(default, |said| said.value))
     }
 
     /// Parses one value. A relative directory counts from `base`, else from where the process stands.
@@ -362,6 +677,10 @@ impl Settings {
                 let value = if text == "none" { None } else { Some(size(text).ok_or_else(refuse)?) };
                 self.quota = Setting { value, origin };
             }
+            Key::Tenant => {
+                let value = Some(text).filter(|text| is_tenant(text)).ok_or_else(refuse)?.to_owned();
+                self.tenant = Some(Setting { value, origin });
+            }
             Key::Grace => {
                 let value = duration_ms(text).ok_or_else(refuse)?;
                 self.grace_ms = Setting { value, origin };
@@ -386,9 +705,18 @@ impl Settings {
                 };
                 self.compression = Setting { value, origin };
             }
+            Key::SyncInterval => {
+                let value =
+                    if text == "off" { None } else { Some(duration_ms(text).filter(|ms| *ms > 0).ok_or_else(refuse)?) };
+                self.sync_interval_ms = Setting { value, origin };
+            }
+            Key::Durability => {
+                let value = text.parse().map_err(|()| refuse())?;
+                self.durability = Setting { value, origin };
+            }
             Key::CloseWait => {
                 let value = duration_ms(text).ok_or_else(refuse)?;
-                self.close_wait_ms = Setting { value, origin };
+                self.close_wait_ms = Some(Setting { value, origin });
             }
             Key::Fenced => {
                 let value = match text {
@@ -397,6 +725,81 @@ impl Settings {
                     _ => return Err(refuse()),
                 };
                 self.fenced = Setting { value, origin };
+            }
+            Key::At => {
+                let value = text.parse().map_err(|error| wrong(format!("{origin}: {error}")))?;
+                self.at = Some(Setting { value, origin });
+            }
+            Key::Retention => {
+                let value =
+                    text.parse().map_err(|why| wrong(format!("{origin}: {} is {}: {why}", key.name(), key.takes())))?;
+                self.retention = Setting { value, origin };
+            }
+            Key::Follow => {
+                let value = switch(text).ok_or_else(refuse)?;
+                self.follow = Setting { value, origin };
+            }
+            Key::Poll => {
+                let value = duration_ms(text).filter(|poll| *poll >= POLL_MS_MIN).ok_or_else(refuse)?;
+                self.poll_ms = Setting { value, origin };
+            }
+            Key::UploadRate => {
+                let value = rate(text).ok_or_else(refuse)?;
+                self.upload_rate = Setting { value, origin };
+            }
+            Key::IoRate => {
+                let value = rate(text).ok_or_else(refuse)?;
+                self.io_rate = Setting { value, origin };
+            }
+            Key::RequestBudget => {
+                let value = if text == "none" { None } else { Some(text.parse().map_err(|_| refuse())?) };
+                self.request_budget = Setting { value, origin };
+            }
+            Key::CheckpointDirty => {
+                let value = rate(text).ok_or_else(refuse)?;
+                self.checkpoint_dirty = Setting { value, origin };
+            }
+            Key::Prices => {
+                let value = text.parse().map_err(|()| refuse())?;
+                self.prices = Setting { value, origin };
+            }
+            Key::PruneInterval => {
+                let value = unless_off(text, |text| duration_ms(text).filter(|ms| *ms > 0)).ok_or_else(refuse)?;
+                self.prune_interval_ms = Setting { value, origin };
+            }
+            Key::PruneDeletes => {
+                let value = switch(text).ok_or_else(refuse)?;
+                self.prune_deletes = Setting { value, origin };
+            }
+            Key::VerifyDaily => {
+                let value = unless_off(text, |text| size(text).filter(|bytes| *bytes > 0)).ok_or_else(refuse)?;
+                self.verify_daily = Setting { value, origin };
+            }
+            Key::DrillInterval => {
+                let value = unless_off(text, |text| duration_ms(text).filter(|ms| *ms > 0)).ok_or_else(refuse)?;
+                self.drill_interval_ms = Setting { value, origin };
+            }
+            Key::DrillProbe if text.is_empty() => return Err(refuse()),
+            Key::DrillProbe => self.drill_probe = Some(Setting { value: text.to_owned(), origin }),
+            Key::Copy => {
+                let value = copies(text).ok_or_else(refuse)?;
+                self.copy = Some(Setting { value, origin });
+            }
+            Key::MetricsListen => {
+                let value = if text == "none" { None } else { Some(text.parse().map_err(|_| refuse())?) };
+                self.metrics_listen = Setting { value, origin };
+            }
+            Key::Cold => {
+                let value = switch(text).ok_or_else(refuse)?;
+                self.cold = Setting { value, origin };
+            }
+            Key::ScanRate => {
+                let value = rate(text).ok_or_else(refuse)?;
+                self.scan_rate = Setting { value, origin };
+            }
+            Key::ScanRequests => {
+                let value = requests(text).ok_or_else(refuse)?;
+                self.scan_requests = Setting { value, origin };
             }
         }
         Ok(())
@@ -430,6 +833,7 @@ impl Settings {
                             self.quota.value.map_or_else(|| "none".to_owned(), |bytes| format!("{bytes} bytes"));
                         (bytes, self.quota.origin.clone())
                     }
+                    Key::Tenant => told(&self.tenant),
                     Key::Grace => (format!("{} s", self.grace_ms.value / 1000), self.grace_ms.origin.clone()),
                     Key::Endpoint => told(&self.endpoint),
                     Key::Region => told(&self.region),
@@ -442,16 +846,165 @@ impl Settings {
                         };
                         (word.to_owned(), self.compression.origin.clone())
                     }
+                    Key::SyncInterval => {
+                        let shown = |ms| format!("{:?}", Duration::from_millis(ms));
+                        let value = self.sync_interval_ms.value.map_or_else(|| "off".to_owned(), shown);
+                        (value, self.sync_interval_ms.origin.clone())
+                    }
+                    Key::Durability => (self.durability.value.to_string(), self.durability.origin.clone()),
                     Key::CloseWait => {
-                        let wait = Duration::from_millis(self.close_wait_ms.value);
-                        (format!("{wait:?}"), self.close_wait_ms.origin.clone())
+                        let origin = self.close_wait_ms.as_ref().map_or(Origin::Default, |said| said.origin.clone());
+                        (format!("{:?}", self.close_wait()), origin)
                     }
                     Key::Fenced => (self.fenced.value.to_string(), self.fenced.origin.clone()),
+                    Key::At => told(&self.at),
+                    Key::Retention => (self.retention.value.to_string(), self.retention.origin.clone()),
+                    Key::Follow => {
+                        let on = if self.follow.value { "on" } else { "off" };
+                        (on.to_owned(), self.follow.origin.clone())
+                    }
+                    Key::Poll => {
+                        let poll = Duration::from_millis(self.poll_ms.value);
+                        (format!("{poll:?}"), self.poll_ms.origin.clone())
+                    }
+                    Key::UploadRate => (a_second(self.upload_rate.value), self.upload_rate.origin.clone()),
+                    Key::IoRate => (a_second(self.io_rate.value), self.io_rate.origin.clone()),
+                    Key::RequestBudget => {
+                        let none = || "none".to_owned();
+                        let budget = self.request_budget.value.map_or_else(none, |budget| format!("{budget} a month"));
+                        (budget, self.request_budget.origin.clone())
+                    }
+                    Key::CheckpointDirty => {
+                        let none = || "none".to_owned();
+                        let bytes = self.checkpoint_dirty.value.map_or_else(none, |bytes| format!("{bytes} bytes"));
+                        (bytes, self.checkpoint_dirty.origin.clone())
+                    }
+                    Key::Prices => (self.prices.value.to_string(), self.prices.origin.clone()),
+                    Key::PruneInterval => {
+                        let value = or_off(self.prune_interval_ms.value, |ms| format!("{} s", ms / 1000));
+                        (value, self.prune_interval_ms.origin.clone())
+                    }
+                    Key::PruneDeletes => {
+                        let on = if self.prune_deletes.value { "on" } else { "off" };
+                        (on.to_owned(), self.prune_deletes.origin.clone())
+                    }
+                    Key::VerifyDaily => {
+                        let value = or_off(self.verify_daily.value, |bytes| format!("{bytes} bytes"));
+                        (value, self.verify_daily.origin.clone())
+                    }
+                    Key::DrillInterval => {
+                        let value = or_off(self.drill_interval_ms.value, |ms| format!("{} s", ms / 1000));
+                        (value, self.drill_interval_ms.origin.clone())
+                    }
+                    Key::DrillProbe => told(&self.drill_probe),
+                    Key::Copy => told(&self.copy.as_ref().map(|copy| Setting {
+                        value: if copy.value.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            copy.value.iter().map(|url| crate::open::told_url(url)).collect::<Vec<_>>().join(",")
+                        },
+                        origin: copy.origin.clone(),
+                    })),
+                    Key::MetricsListen => {
+                        let none = || "none".to_owned();
+                        let address = self.metrics_listen.value.map_or_else(none, |address| address.to_string());
+                        (address, self.metrics_listen.origin.clone())
+                    }
+                    Key::Cold => {
+                        let on = if self.cold.value { "on" } else { "off" };
+                        (on.to_owned(), self.cold.origin.clone())
+                    }
+                    Key::ScanRate => (a_second(self.scan_rate.value), self.scan_rate.origin.clone()),
+                    Key::ScanRequests => {
+                        let none = || "none".to_owned();
+                        let pace = self.scan_requests.value.map_or_else(none, |count| format!("{count} a second"));
+                        (pace, self.scan_requests.origin.clone())
+                    }
                 };
                 (key, value, origin)
             })
             .collect()
     }
+}
+
+/// Where copies are, each place once.
+fn copies(text: &str) -> Option<Vec<String>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let mut urls: Vec<String> = Vec::new();
+    for url in text.split(',').map(|url| url.trim().trim_end_matches('/')) {
+        if !url.contains("://") {
+            return None;
+        }
+        if !urls.iter().any(|known| known == url) {
+            urls.push(url.to_owned());
+        }
+    }
+    (urls.len() <= COPIES_MAX).then_some(urls)
+}
+
+/// The table of the settings file that bounds tenants.
+const TENANTS: &str = "tenants";
+
+/// What bounds a tenant: all of its databases and logs of one store, together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantBounds {
+    /// Local bytes.
+    pub quota: Option<u64>,
+    /// Bytes a second that its cold scans read.
+    pub scan_rate: Option<u64>,
+    /// Requests a second that they make.
+    pub scan_requests: Option<u64>,
+}
+
+fn is_tenant(name: &str) -> bool {
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=64).contains(&name.len()) && name.bytes().all(is_fit)
+}
+
+fn tenants(path: &Path, value: toml::Value) -> Result<BTreeMap<String, TenantBounds>, EngineError> {
+    let path = path.display();
+    let toml::Value::Table(table) = value else {
+        return Err(wrong(format!("{path}: {TENANTS} is a table of names and sizes, as in [{TENANTS}] acme = '2GB'")));
+    };
+    let bound = |(name, value): (String, toml::Value)| {
+        if !is_tenant(&name) {
+            return Err(wrong(format!("{path}: {TENANTS}: {name:?}: a tenant is {}", Key::Tenant.takes())));
+        }
+        let refuse = || {
+            wrong(format!(
+                "{path}: {TENANTS}: {name} is a size such as 500MB or 10GiB, or of bounds, as in {{ quota = '2GB', scan_rate = '5MB', \
+                 scan_requests = 20 }}"
+            ))
+        };
+        let bounds = tenant_bounds(&value).ok_or_else(refuse)?;
+        Ok((name, bounds))
+    };
+    table.into_iter().map(bound).collect()
+}
+
+/// A size alone is a tenant's quota.
+fn tenant_bounds(value: &toml::Value) -> Option<TenantBounds> {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Some(text.trim().to_owned()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let toml::Value::Table(table) = value else {
+        return Some(TenantBounds { quota: Some(size(&text(value)?)?), ..TenantBounds::default() });
+    };
+    let mut bounds = TenantBounds::default();
+    for (name, value) in table {
+        let text = text(value)?;
+        match name.as_str() {
+            "quota" => bounds.quota = Some(size(&text)?),
+            "scan_rate" => bounds.scan_rate = rate(&text)?,
+            "scan_requests" => bounds.scan_requests = requests(&text)?,
+            _ => return None,
+        }
+    }
+    Some(bounds)
 }
 
 const CREDENTIALS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use ~/.aws/credentials";
@@ -462,7 +1015,7 @@ fn wrong(what: String) -> EngineError {
 
 /// A value that its key does not take. Values of keys in which a secret could stand by mistake are not repeated.
 fn bad(origin: &Origin, key: Key, text: Option<&str>) -> EngineError {
-    let repeated = text.filter(|text| !matches!(key, Key::Remote | Key::Endpoint) && text.len() <= 40);
+    let repeated = text.filter(|text| !matches!(key, Key::Remote | Key::Endpoint | Key::Copy) && text.len() <= 40);
     let said = repeated.map(|text| format!(", not {text:?}")).unwrap_or_default();
     wrong(format!("{origin}: {} is {}{said}", key.name(), key.takes()))
 }
@@ -528,6 +1081,29 @@ fn switch(text: &str) -> Option<bool> {
         "off" | "false" | "no" | "0" => Some(false),
         _ => None,
     }
+}
+
+/// A rate: `none` is none.
+fn rate(text: &str) -> Option<Option<u64>> {
+    if text == "none" { Some(None) } else { size(text).filter(|rate| *rate > 0).map(Some) }
+}
+
+/// Requests a second: `none` is none.
+fn requests(text: &str) -> Option<Option<u64>> {
+    if text == "none" { Some(None) } else { text.parse().ok().filter(|count| *count > 0).map(Some) }
+}
+
+fn a_second(rate: Option<u64>) -> String {
+    rate.map_or_else(|| "none".to_owned(), |rate| format!("{rate} bytes a second"))
+}
+
+/// `off`, or what the rest reads: `None` where it cannot.
+fn unless_off(text: &str, read: impl Fn(&str) -> Option<u64>) -> Option<Option<u64>> {
+    if text == "off" { Some(None) } else { read(text).map(Some) }
+}
+
+fn or_off(value: Option<u64>, shown: impl Fn(u64) -> String) -> String {
+    value.map_or_else(|| "off".to_owned(), shown)
 }
 
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
@@ -659,7 +1235,7 @@ mod tests {
         for (file, env, words) in [
             (Some("remot = 'x'"), None, ["remot", "did you mean \"remote\""]),
             (Some("volmue = 'x'"), None, ["volmue", "did you mean \"volume\""]),
-            (Some("durability = 'x'"), None, ["durability", "there are remote, volume"]),
+            (Some("wormhole = 'x'"), None, ["wormhole", "there are remote, volume"]),
             (None, Some(("LITTORAL_REMOT", "x")), ["LITTORAL_REMOT", "did you mean LITTORAL_REMOTE"]),
             (None, Some(("LITTORAL_CONFGI", "x")), ["LITTORAL_CONFGI", "did you mean LITTORAL_CONFIG"]),
             (None, Some(("LITTORAL_XYZ", "x")), ["LITTORAL_XYZ", "unset it"]),
@@ -677,6 +1253,8 @@ mod tests {
             (Key::Takeover, "-1", "littoral status"),
             (Key::Fencing, "maybe", "on or off"),
             (Key::Quota, "lots", "500MB"),
+            (Key::Tenant, "a/b", "1 to 64"),
+            (Key::Tenant, "", "1 to 64"),
             (Key::Quota, "99999999999TB", "500MB"),
             (Key::Grace, "24", "24h"),
             (Key::Endpoint, "s3.example.com", "https://"),
@@ -684,11 +1262,32 @@ mod tests {
             (Key::Compression, "gzip", "zstd, lz4 or none"),
             (Key::CloseWait, "soon", "5s"),
             (Key::Fenced, "maybe", "stop or continue"),
+            (Key::At, "last tuesday", "a time such as"),
+            (Key::At, "-5", "no unit"),
+            (Key::Retention, "24h,30d", "24h,1h:30d,1d:1y"),
+            (Key::Follow, "maybe", "on or off"),
+            (Key::Poll, "1ms", "20ms at least"),
+            (Key::Poll, "often", "250ms"),
+            (Key::UploadRate, "0", "5MB"),
+            (Key::IoRate, "fast", "5MB"),
+            (Key::Cold, "frozen", "on or off"),
+            (Key::ScanRate, "0", "5MB"),
+            (Key::ScanRequests, "0", "such as 50"),
+            (Key::ScanRequests, "5MB", "such as 50"),
+            (Key::RequestBudget, "-1", "a month"),
+            (Key::CheckpointDirty, "0", "64MB"),
+            (Key::CheckpointDirty, "much", "64MB"),
+            (Key::Prices, "5", "5/0.4"),
+            (Key::Prices, "5/0.4000001", "5/0.4"),
+            (Key::Prices, "5/.4", "5/0.4"),
+            (Key::MetricsListen, "9464", "127.0.0.1:9464"),
+            (Key::MetricsListen, "localhost:9464", "127.0.0.1:9464"),
             (Key::Store, "", "directory"),
         ] {
             let error = gather(&[(key, value)], &[], None).unwrap_err();
             assert!(error.starts_with(&format!("--{}", key.name())) && error.contains(word), "{error}");
-            if key == Key::Store {
+            // A variable that is set to nothing is none.
+            if value.is_empty() {
                 continue;
             }
             let error = gather(&[], &[(&key.variable(), value)], None).unwrap_err();
@@ -720,6 +1319,34 @@ mod tests {
     }
 
     #[test]
+    fn tenants_have_bounds_of_their_own_and_the_narrower_one_counts() {
+        let file = "quota = '1GB'\ntenant = 'acme'\n[tenants]\nacme = '200MB'\nblue = 5000";
+        let settings = gather(&[], &[], Some(file)).unwrap();
+        assert_eq!((settings.tenant_limit(), settings.room()), (Some(200_000_000), Some(200_000_000)));
+        let settings = gather(&[(Key::Tenant, "blue"), (Key::Quota, "1kB")], &[], Some(file)).unwrap();
+        assert_eq!((settings.tenant_limit(), settings.room()), (Some(5000), Some(1000)));
+        let settings = gather(&[(Key::Tenant, "other")], &[], Some(file)).unwrap();
+        assert_eq!((settings.tenant_limit(), settings.room()), (None, Some(1_000_000_000)));
+        let file = "[tenants]\nacme = { scan_rate = '5MB', scan_requests = 20 }\n[tenants.blue]\nquota = '1kB'\nscan_rate = 'none'";
+        let bounds = |tenant| gather(&[(Key::Tenant, tenant)], &[], Some(file)).unwrap().tenant_bounds();
+        let acme = TenantBounds { quota: None, scan_rate: Some(5_000_000), scan_requests: Some(20) };
+        assert_eq!(bounds("acme"), acme);
+        assert_eq!(bounds("blue"), TenantBounds { quota: Some(1000), ..TenantBounds::default() });
+        assert_eq!(bounds("other"), TenantBounds::default());
+        for (file, words) in [
+            ("[tenants]\nacme = { scan_rat = '5MB' }", "acme is a size"),
+            ("[tenants]\nacme = { scan_requests = 0 }", "acme is a size"),
+            ("tenants = 5", "a table of names and sizes"),
+            ("[tenants]\nacme = 'lots'", "acme is a size"),
+            ("[tenants]\n'a b' = '1MB'", "1 to 64"),
+            ("[tenants]\nacme = -1", "acme is a size"),
+        ] {
+            let error = gather(&[], &[], Some(file)).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("littoral.toml"), "{error}");
+        }
+    }
+
+    #[test]
     fn sizes_and_durations_have_units() {
         assert_eq!(
             [size("0"), size("5kB"), size("2GiB"), size("1 MB")],
@@ -731,6 +1358,20 @@ mod tests {
             [Some(0), Some(5_400_000), Some(2_592_000_000)]
         );
         assert_eq!([duration_ms("5"), duration_ms("h"), duration_ms("1y")], [None; 3]);
+    }
+
+    #[test]
+    fn prices_read_back_as_they_print_and_money_shows_what_matters() {
+        for (text, shown) in [("5/0.4", "5/0.4"), ("5.00/0.40", "5/0.4"), ("0/0", "0/0"), ("4.5/0.36", "4.5/0.36")] {
+            assert_eq!(text.parse::<Prices>().unwrap().to_string(), shown);
+        }
+        for (millionths, shown) in
+            [(0, "0"), (1, "0.000001"), (1_234, "0.0012"), (12_345, "0.012"), (1_230_000, "1.23"), (9_999_999, "9.99")]
+        {
+            assert_eq!(Money(millionths).to_string(), shown);
+        }
+        assert_eq!(Prices::default().of(2_592_000, 1_000_000), 13_360_000);
+        assert_eq!(Prices { writes: u64::MAX, reads: 1 }.of(u64::MAX, 1), u64::MAX);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use littoral_engine::exec::verify::verify;
 use littoral_engine::{Log, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_ports::{CaughtUp, Changed, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
-use littoral_types::{Compression, PageCount, PageNo, PageSize};
+use littoral_types::{Compression, PageCount, PageNo, PageSize, Sessions};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -83,6 +83,10 @@ impl Moving {
 }
 
 impl PageSource for Moving {
+    // Whoever moves tells what he was asked for, and is not read for it.
+    fn sessions(&mut self) -> Option<Sessions> {
+        Some(Sessions::new())
+    }
     fn page_size(&self) -> PageSize {
         PageSize::new(PAGE as u64).unwrap()
     }
@@ -131,6 +135,7 @@ async fn s16_a_checkpoint_of_a_database_that_moves_is_one_commit_of_it() {
         faults: Arc::new(NoFaults),
         quota: Arc::new(LocalQuota::unlimited()),
         progress: Arc::new(Silent),
+        account: Arc::new(littoral_ports::Uncounted),
     };
     let store = Store::open_or_create(&dir.path().join("store"), &MachineEntropy, StoreOptions::default()).unwrap();
     let stores = Stores { store, manifest: Arc::new(MemoryManifest::new()), remote: remote.clone() };

@@ -99,13 +99,14 @@ async fn an_empty_machine_goes_on_writing_in_a_handful_of_requests_and_touches_w
     for chunk in (0..CHUNKS).map(ChunkId) {
         ops.push(ManifestOp::PutBase { chunk, base: base(geometry.span(chunk, page_count).unwrap()) });
     }
-    let body = littoral_types::Checkpoint { ops, schema: None, sessions: Vec::new(), wal: None, pages: Vec::new() };
+    let body = littoral_types::Checkpoint { ops, ..Default::default() };
     let draft = Draft {
-        body: RecordBody::Checkpoint(body),
         commits: 1,
-        figures: VolumeFigures { generation: Generation(1), page_size: Some(page_size), page_count },
         added: FooterFigures { pages: page_count.0, bytes: 1 << 39 },
-        identities: Vec::new(),
+        ..Draft::of(
+            RecordBody::Checkpoint(body),
+            VolumeFigures { generation: Generation(1), page_size: Some(page_size), page_count },
+        )
     };
     session.writer.publish(draft).await.unwrap();
     write_snapshot(&mut session.writer, None).await.unwrap();

@@ -15,8 +15,8 @@ use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_plan::{CheckpointPolicy, KeepPolicy};
 use littoral_ports::{Changed, Crash, Faults, MemoryManifest, MemoryRemote, NoFaults, PageSource, Silent, SourceError};
 use littoral_types::{
-    BlobKind, BlobName, BlobRef, ChunkId, Coalesce, Compression, Delta, DeltaId, FooterFigures, FrameTable, Home, Lsn,
-    ManifestOp, PageCount, PageNo, PageSize, RecordBody, Seq,
+    BlobKind, BlobName, BlobRef, ChunkId, Coalesce, Compression, Delta, DeltaId, FrameTable, Home, Lsn, ManifestOp,
+    PageCount, PageNo, PageSize, RecordBody, Seq,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -94,6 +94,7 @@ impl Machine {
             faults: Arc::new(NoFaults),
             quota: Arc::new(LocalQuota::unlimited()),
             progress: Arc::new(Silent),
+            account: Arc::new(littoral_ports::Uncounted),
         };
         let store =
             Store::open_or_create(&dir.path().join(".littoral"), &MachineEntropy, StoreOptions::default()).unwrap();
@@ -235,13 +236,8 @@ async fn p01_a_prune_does_not_doom_the_body_of_an_index_that_is_due() {
             ManifestOp::PutDelta { chunk: ChunkId(chunk), delta }
         })
         .collect::<Vec<_>>();
-    let draft = |session: &Session, ops| Draft {
-        body: RecordBody::Coalesce(Coalesce { ops }),
-        commits: 0,
-        figures: session.writer.row().tail.figures,
-        added: FooterFigures::default(),
-        identities: Vec::new(),
-    };
+    let draft =
+        |session: &Session, ops| Draft::of(RecordBody::Coalesce(Coalesce { ops }), session.writer.row().tail.figures);
     let large = draft(&session, ops);
     session.writer.publish(large).await.unwrap();
     while session.writer.row().tail.seq < Seq(62) {
@@ -313,7 +309,7 @@ async fn verify_misses_pages_that_a_record_counts_and_no_version_holds() {
         let ops = sizes.iter().map(|pages| ManifestOp::Resize { page_count: PageCount(*pages) }).collect();
         figures.page_count = PageCount(*sizes.last().unwrap());
         let body = RecordBody::Coalesce(Coalesce { ops });
-        let draft = Draft { body, commits: 0, figures, added: FooterFigures::default(), identities: Vec::new() };
+        let draft = Draft::of(body, figures);
         session.writer.publish(draft).await.unwrap();
         let found = verify(&machine.log(), &machine.components).await.unwrap();
         assert!(found.problems.iter().any(|problem| problem.contains(missing)), "{what}: {:?}", found.problems);

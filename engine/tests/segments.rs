@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test stops at the first surprise")]
 
+mod shipping;
+mod standing;
+
 use littoral_engine::components::{Components, MachineClock, MachineEntropy};
 use littoral_engine::exec::checkpoint::{Options, checkpoint};
 use littoral_engine::exec::coalesce::coalesce;
 use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::{At, restore};
-use littoral_engine::exec::segment::{Shipped, ship};
+use littoral_engine::exec::segment::Shipped;
 use littoral_engine::exec::snapshot::snapshot_if_due;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::lazy::Budget;
@@ -16,11 +19,11 @@ use littoral_engine::live::name_snapshot;
 use littoral_engine::{EngineError, Lazy, Log, Session, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_plan::KeepPolicy;
-use littoral_ports::{
-    Changed, Commits, Faults, MemoryManifest, MemoryRemote, NoFaults, Noted, PageSource, Remote, Silent, SourceError,
-};
+use littoral_ports::{Commits, Faults, MemoryManifest, MemoryRemote, NoFaults, Noted, Remote, Silent};
 use littoral_remote::{Counting, Op};
-use littoral_types::{Compression, Lsn, PageCount, PageNo, PageSize, SnapshotName, WalMark};
+use littoral_types::{Compression, Gap, GapReason, Lsn, PageCount, PageNo, PageSize, SnapshotName, WalMark};
+use shipping::ship;
+use standing::{Source, State};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,43 +47,6 @@ impl Chance {
 
     fn noise(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.below(256) as u8).collect()
-    }
-}
-
-type State = Vec<Arc<Vec<u8>>>;
-
-/// A database in memory, as a checkpoint sees it.
-struct Source<'a> {
-    state: &'a State,
-    wal: WalMark,
-    /// What changed since the checkpoint before; `None` where nobody kept track.
-    changed: Option<&'a BTreeSet<PageNo>>,
-}
-
-impl PageSource for Source<'_> {
-    fn page_size(&self) -> PageSize {
-        PageSize::new(PAGE as u64).unwrap()
-    }
-    fn page_count(&self) -> PageCount {
-        PageCount(self.state.len() as u64)
-    }
-    fn lock_page(&self) -> Option<PageNo> {
-        None
-    }
-    fn changed(&self) -> Changed {
-        match self.changed {
-            None => Changed::Unknown,
-            Some(pages) => {
-                Changed::Pages(pages.iter().copied().filter(|page| self.page_count().holds(*page)).collect())
-            }
-        }
-    }
-    fn wal(&self) -> Option<WalMark> {
-        Some(self.wal)
-    }
-    fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
-        into.copy_from_slice(&self.state[page.index() as usize]);
-        Ok(())
     }
 }
 
@@ -121,6 +87,7 @@ impl Machine {
             faults: faults.clone(),
             quota: Arc::new(LocalQuota::unlimited()),
             progress: Arc::new(Silent),
+            account: Arc::new(littoral_ports::Uncounted),
         };
         let store =
             Store::open_or_create(&dir.path().join(".littoral"), &MachineEntropy, StoreOptions::default()).unwrap();
@@ -229,7 +196,7 @@ impl World {
         let page_size = PageSize::new(PAGE as u64).unwrap();
         let many = commits.len() as u64;
         let least = commits.iter().map(|commit| commit.page_count.0 as usize).min().unwrap();
-        let changes = Commits { page_size, commits, pages, wal: Some(self.mark()) };
+        let changes = Commits { page_size, commits, pages, wal: Some(self.mark()), is_all: true };
         let points = ["segment.uploaded", "publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
         if self.chance.below(4) == 0 {
             *self.machine.faults.point.lock().unwrap() = Some(points[self.chance.below(points.len())].to_owned());
@@ -283,7 +250,7 @@ impl World {
         }
         let tracked = self.chance.below(3) > 0;
         let changed = tracked.then_some(&self.changed);
-        let mut source = Source { state: &self.state, wal: self.mark(), changed };
+        let mut source = Source { state: &self.state, wal: self.mark(), changed, gap: None };
         let Session { writer, scratch, .. } = session;
         checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap();
         snapshot_if_due(writer, Some(&mut source)).await.unwrap();
@@ -430,7 +397,7 @@ async fn a_segment_is_one_put_and_its_patches_a_small_part_of_the_pages() {
     let mut shipped = Shipped::new();
     let Session { writer, scratch, .. } = &mut session;
     for _ in 0..3 {
-        let mut source = Source { state: &state, wal, changed: None };
+        let mut source = Source { state: &state, wal, changed: None, gap: None };
         checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap();
         let before = state.clone();
         let pages: Vec<(PageNo, Vec<u8>)> = (0..20)
@@ -444,7 +411,7 @@ async fn a_segment_is_one_put_and_its_patches_a_small_part_of_the_pages() {
         let puts = remote.objects().len();
         let noted = Noted { time_ms: 1, page_count: PageCount(PAGES as u64), session: None };
         let page_size = PageSize::new(PAGE as u64).unwrap();
-        let changes = Commits { page_size, commits: vec![noted], pages, wal: Some(wal) };
+        let changes = Commits { page_size, commits: vec![noted], pages, wal: Some(wal), is_all: true };
         let mut at_hand = |page: PageNo| Some(before[page.index() as usize].to_vec());
         let done = ship(writer, changes, &mut shipped, &mut at_hand).await.unwrap();
         assert_eq!((done.whole, done.patched), (0, 20));
@@ -463,7 +430,7 @@ async fn a_segment_is_one_put_and_its_patches_a_small_part_of_the_pages() {
     let asked = counting.totals().of(Op::Get).requests - before;
     assert_eq!(asked, 1, "the page that its patches stand on, and nothing else");
 
-    let nothing = Commits { page_size: PageSize::MIN, commits: Vec::new(), pages: Vec::new(), wal: None };
+    let nothing = Commits { page_size: PageSize::MIN, commits: Vec::new(), pages: Vec::new(), wal: None, is_all: true };
     let refused = ship(writer, nothing, &mut shipped, &mut |_| None).await;
     assert!(matches!(refused, Err(EngineError::Refused(_))));
     assert!(segments(&remote).await == 0, "what fits travels in the record");
@@ -480,7 +447,7 @@ async fn p09_no_patch_stands_on_what_was_published_before_its_term() {
     checkpoint(
         &mut session.writer,
         &session.scratch,
-        &mut Source { state: &state, wal, changed: None },
+        &mut Source { state: &state, wal, changed: None, gap: None },
         &Options::default(),
     )
     .await
@@ -505,16 +472,95 @@ async fn p09_no_patch_stands_on_what_was_published_before_its_term() {
             .collect();
         let noted = Noted { time_ms: 1, page_count: PageCount(PAGES as u64), session: None };
         let page_size = PageSize::new(PAGE as u64).unwrap();
-        let commits = Commits { page_size, commits: vec![noted], pages, wal: Some(wal) };
+        let commits = Commits { page_size, commits: vec![noted], pages, wal: Some(wal), is_all: true };
         // Nothing is remembered: what is at hand is what the database file has.
         let mut at_hand = |page: PageNo| Some(before[page.index() as usize].to_vec());
         let done = ship(&mut session.writer, commits, &mut shipped, &mut at_hand).await.unwrap();
         assert_eq!(done.patched, patched, "round {round}");
-        let mut source = Source { state: &state, wal, changed: Some(&all) };
+        let mut source = Source { state: &state, wal, changed: Some(&all), gap: None };
         if round == 0 {
             checkpoint(&mut session.writer, &session.scratch, &mut source, &Options::default()).await.unwrap();
         }
     }
     let whole: Vec<u8> = state.iter().flat_map(|page| page.iter().copied()).collect();
     assert!(machines[1].restored(At::Newest).await == whole);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p09_no_patch_crosses_a_gap() {
+    let remote = Arc::new(MemoryRemote::new("gaps"));
+    let mut machine = Machine::new(&remote);
+    machine.components.faults = Arc::new(NoFaults);
+    let mut chance = Chance(13);
+    let mut state: State = (0..PAGES).map(|_| Arc::new(chance.noise(PAGE))).collect();
+    let wal = WalMark { salts: [1, 2], frame: 1, checksum: [3, 4] };
+    let mut session = machine.open().await;
+    let Session { writer, scratch, .. } = &mut session;
+    // One who ships all along, one who comes after the gap, and knows of it from the manifest alone.
+    let (mut shipped, mut fresh) = (Shipped::new(), Shipped::new());
+    let mut source = Source { state: &state, wal, changed: None, gap: None };
+    checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap();
+    let ship_these = async |writer: &mut _, state: &mut State, these: &[usize], shipped: &mut Shipped| {
+        let before = state.clone();
+        let pages: Vec<(PageNo, Vec<u8>)> = these
+            .iter()
+            .map(|at| {
+                let mut image = state[*at].to_vec();
+                image[7] ^= 1;
+                state[*at] = Arc::new(image.clone());
+                (page(*at), image)
+            })
+            .collect();
+        let noted = Noted { time_ms: 1, page_count: PageCount(PAGES as u64), session: None };
+        let page_size = PageSize::new(PAGE as u64).unwrap();
+        let commits = Commits { page_size, commits: vec![noted], pages, wal: Some(wal), is_all: true };
+        let mut at_hand = |page: PageNo| Some(before[page.index() as usize].to_vec());
+        ship(writer, commits, shipped, &mut at_hand).await.unwrap().patched
+    };
+    assert_eq!(ship_these(writer, &mut state, &[0, 50, 100], &mut shipped).await, 3);
+    // Somebody writes one of them, and nobody can say when.
+    state[100] = Arc::new(chance.noise(PAGE));
+    let changed = BTreeSet::from([page(0), page(50), page(100)]);
+    let gap = Some(Gap { reason: GapReason::Foreign, since_ms: 0 });
+    let mut source = Source { state: &state, wal, changed: Some(&changed), gap };
+    checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap();
+    // Whatever was there before the gap, whoever had it at hand: pages travel whole, and patches stand on those.
+    assert_eq!(ship_these(writer, &mut state, &[0, 500], &mut shipped).await, 0);
+    assert_eq!(ship_these(writer, &mut state, &[50, 550], &mut fresh).await, 0);
+    assert_eq!(ship_these(writer, &mut state, &[0, 500], &mut shipped).await, 2);
+    let whole: Vec<u8> = state.iter().flat_map(|page| page.iter().copied()).collect();
+    drop(session);
+    assert!(machine.restored(At::Newest).await == whole);
+}
+
+/// Who goes on with a volume knows what was written here, and nothing of what another machine shipped last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_machine_shipped_is_folded_by_whoever_makes_the_next_checkpoint() {
+    let remote = Arc::new(MemoryRemote::new("folded"));
+    let mut machines = [Machine::new(&remote), Machine::new(&remote)];
+    let mut chance = Chance(11);
+    let mut state: State = (0..PAGES).map(|_| Arc::new(chance.noise(PAGE))).collect();
+    let wal = WalMark { salts: [1, 2], frame: 1, checksum: [3, 4] };
+    let mut session = machines[0].open().await;
+    let Session { writer, scratch, .. } = &mut session;
+    let mut source = Source { state: &state, wal, changed: None, gap: None };
+    checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap();
+    for at in [3, 700] {
+        state[at] = Arc::new(chance.noise(PAGE));
+        let noted = Noted { time_ms: 1, page_count: PageCount(PAGES as u64), session: None };
+        let pages = vec![(page(at), state[at].to_vec())];
+        let page_size = PageSize::new(PAGE as u64).unwrap();
+        let commits = Commits { page_size, commits: vec![noted], pages, wal: Some(wal), is_all: true };
+        ship(writer, commits, &mut Shipped::new(), &mut |_| None).await.unwrap();
+    }
+    drop(session);
+    machines[1].target.takeover = Some(littoral_types::Epoch(1));
+    let mut session = machines[1].open().await;
+    state[9] = Arc::new(chance.noise(PAGE));
+    let changed = BTreeSet::from([page(9)]);
+    let mut source = Source { state: &state, wal, changed: Some(&changed), gap: None };
+    let Session { writer, scratch, .. } = &mut session;
+    checkpoint(writer, scratch, &mut source, &Options::default()).await.unwrap().unwrap();
+    let whole: Vec<u8> = state.iter().flat_map(|page| page.iter().copied()).collect();
+    assert!(machines[1].restored(At::Newest).await == whole, "what the other machine shipped is gone");
 }

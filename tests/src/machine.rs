@@ -53,6 +53,7 @@ impl Machine {
             faults: faults.clone(),
             quota: Arc::new(LocalQuota::unlimited()),
             progress: Arc::new(Silent),
+            account: Arc::new(littoral_ports::Uncounted),
         };
         let memory = (!durable).then(MemoryManifest::new);
         Self {

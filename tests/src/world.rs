@@ -168,7 +168,7 @@ impl World {
     pub async fn live(mut self) -> Tally {
         for step in 0..self.layout.steps {
             self.clock.advance_ms(self.chance.under(2 * 60_000));
-            self.step(step).await;
+            Box::pin(self.step(step)).await;
         }
         self.end().await;
         self.told()
@@ -303,7 +303,7 @@ impl World {
             "release" => self.release(who).await,
             "image" => self.image(who).await,
             "image put back" => self.image_put_back().await,
-            "silent writer" => self.silent_writer(who).await,
+            "silent writer" => Box::pin(self.silent_writer(who)).await,
             _ => self.machines[who].end_process(),
         }
     }
@@ -990,5 +990,6 @@ fn is_of_the_store(error: &EngineError) -> bool {
             | EngineError::Damaged { .. }
             | EngineError::Chain { .. }
             | EngineError::Inconsistent { .. }
+            | EngineError::Serials { .. }
     )
 }

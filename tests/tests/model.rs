@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
 
+use littoral_engine::logs::tables::TABLES_POINTS;
+use littoral_engine::logs::{RESTORE_POINTS, SHIP_POINTS, TRUNCATE_POINTS};
 use littoral_tests::crash::POINTS;
 use littoral_tests::world::{Layout, Tally, World};
 use std::time::{Duration, Instant};
@@ -90,8 +92,30 @@ fn the_named_points_are_those_of_the_sources() {
     }
     found.sort();
     found.dedup();
-    // What ships commit by commit dies in a model of its own: engine/tests/segments.rs.
-    let mut known = [&POINTS[..], &["segment.uploaded"]].concat();
+    // These die in models of their own: engine/tests/{segments,forks}.rs, and cli/tests/crashes.rs.
+    let others = ["segment.uploaded", "fork.body", "fork.landed", "fork.pinned", "prune.left", "release.landed"];
+    // And these in cli/tests/jobs.rs, which finds its points by itself.
+    let jobs = ["job.wished", "job.begun", "job.worked", "job.ended", "verify.blob", "verify.checked"];
+    // And these where copies are made and promoted: engine/tests/copies.rs, and cli/tests/copies.rs.
+    let copies = [
+        "promote.copied",
+        "promote.fenced",
+        "promote.marked",
+        "replicate.blob",
+        "replicate.filled",
+        "replicate.filling",
+        "replicate.marked",
+        "replicate.named",
+        "replicate.pruned",
+        "replicate.record",
+        "replicate.snapshot",
+    ];
+    // And these where logs are shipped, truncated and restored: engine/tests/logs.rs, and cli/tests/log_volumes.rs.
+    // And these in cli/tests/log_tables.rs.
+    let table = ["log.table.begun", "log.table.appended", "log.table.synced"];
+    // And these in cli/tests/table_volumes.rs.
+    let logs = [&SHIP_POINTS[..], &TRUNCATE_POINTS, &RESTORE_POINTS, &TABLES_POINTS, &table].concat();
+    let mut known = [&POINTS[..], &others, &jobs, &copies, &logs[..]].concat();
     known.sort_unstable();
     assert_eq!(found, known);
 }

@@ -12,7 +12,7 @@ use littoral_tests::clock::TestClock;
 use littoral_tests::database::{Bounds, source, stock};
 use littoral_tests::machine::Machine;
 use littoral_tests::world::folder;
-use littoral_types::{BlobKind, Checkpoint, FooterFigures, Lsn, RecordBody};
+use littoral_types::{BlobKind, Checkpoint, Lsn, RecordBody};
 use std::sync::Arc;
 
 fn large(chance: &Chance, session: &Session) -> Draft {
@@ -20,9 +20,8 @@ fn large(chance: &Chance, session: &Session) -> Draft {
     // Names of sessions that nothing makes smaller than the record they travel in may be.
     let name = || (0..60).map(|_| format!("{:016x}", chance.number())).collect::<String>();
     let sessions = (0..2600).map(|serial| (name(), serial)).collect();
-    let body =
-        RecordBody::Checkpoint(Checkpoint { ops: Vec::new(), schema: None, sessions, wal: None, pages: Vec::new() });
-    Draft { body, commits: 1, figures: tail.figures, added: FooterFigures::default(), identities: Vec::new() }
+    let body = RecordBody::Checkpoint(Checkpoint { sessions, ..Checkpoint::default() });
+    Draft { commits: 1, ..Draft::of(body, tail.figures) }
 }
 
 #[test]

@@ -14,16 +14,23 @@ pub(crate) fn of(error: &EngineError) -> c_int {
         EngineError::WrongTakeover { .. } | EngineError::NotBound { .. } => code::ERROR,
         EngineError::Remote(error) => of_remote(error),
         EngineError::Manifest(ManifestError::Corrupt(_) | ManifestError::Newer { .. }) => code::ERROR,
+        // Never on the way of a statement: work goes on without a queue.
+        EngineError::Jobs(_) => code::ERROR,
         EngineError::Manifest(ManifestError::Full(_)) | EngineError::Quota(_) => code::FULL,
         EngineError::Manifest(ManifestError::Misuse(_) | ManifestError::Failed(_)) => code::IOERR,
-        EngineError::Local(error) => of_local(error),
+        EngineError::Manifest(ManifestError::NoLease(_)) => code::ERROR,
+        EngineError::Local(error) | EngineError::AtWork(error) => of_local(error),
         EngineError::Source(error) => of_source(error),
         EngineError::Interrupted(_) | EngineError::Crash(_) => code::IOERR,
         EngineError::Damaged { .. } | EngineError::Chain { .. } | EngineError::Inconsistent { .. } => code::IOERR,
+        EngineError::Serials { .. } => code::IOERR,
+        EngineError::Waited { .. } | EngineError::Leased { .. } => code::BUSY,
+        EngineError::SwitchedOff { .. } => code::ERROR,
         EngineError::Superseded { .. } | EngineError::Diverged { .. } | EngineError::RemoteBehind { .. } => {
             code::READONLY
         }
-        EngineError::NoVolume(_) | EngineError::NotAVolume { .. } => code::CANTOPEN,
+        EngineError::NoVolume(_) | EngineError::NotAVolume { .. } | EngineError::OtherKind { .. } => code::CANTOPEN,
+        EngineError::Log(_) => code::IOERR,
     }
 }
 
@@ -50,6 +57,7 @@ pub(crate) fn of_work(error: &WorkError) -> c_int {
 fn of_remote(error: &RemoteError) -> c_int {
     match error {
         RemoteError::Missing { .. } | RemoteError::Corrupt { .. } | RemoteError::Unavailable { .. } => code::IOERR,
+        RemoteError::Throttled { .. } => code::IOERR,
         RemoteError::Exists { .. } | RemoteError::Unknown { .. } => code::IOERR,
         RemoteError::Denied { .. } | RemoteError::NoBucket { .. } => code::CANTOPEN,
         RemoteError::Full { .. } => code::FULL,

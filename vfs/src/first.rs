@@ -9,6 +9,7 @@
 use crate::said::Said;
 use crate::work::{self, Ground, WorkError};
 use littoral_engine::EngineError;
+use littoral_engine::copies::refuse_lost;
 use littoral_engine::tracker::residency::{Opening, Residency};
 use std::path::Path;
 use std::time::Duration;
@@ -27,15 +28,22 @@ pub(crate) fn refuse_stranger(database: &Path, store: &Path, said: &Said) -> Res
     if place.is_unmade || place.found.is_some() || is_chosen || is_empty(database) {
         return Ok(());
     }
+    let again = said;
     let (url, Ground { place, said, components }) = (place.url(), work::ground_of(place, said));
     let asked = work::run(DEADLINE, async move || {
         let (log, _) = place.log(&said.settings, &components)?;
-        log.glance().await
+        let glance = log.glance().await?;
+        if glance.is_none() {
+            refuse_lost(&place, &said.settings, &components).await?;
+        }
+        Ok(glance)
     });
     match asked {
         Ok(None) => Ok(()),
         // A sparse one whose bitmap is gone: no choice named here would be one.
         Ok(Some(_)) if crate::sparse::is_disguised(database) => Ok(()),
+        // Another process has begun it, and bound it, since this one looked.
+        Ok(Some(_)) if again.place(database).is_ok_and(|place| place.found.is_some()) => Ok(()),
         Ok(Some(glance)) => {
             let tail = &glance.tail;
             let owner =
@@ -43,6 +51,7 @@ pub(crate) fn refuse_stranger(database: &Path, store: &Path, said: &Said) -> Res
             Err(EngineError::NotBound { volume: url, owner, epoch: tail.epoch, lsn: tail.lsn }.to_string())
         }
         Err(WorkError::Engine(EngineError::NoVolume(_))) => Ok(()),
+        Err(WorkError::Engine(error @ EngineError::Refused(_))) => Err(error.to_string()),
         Err(error) => {
             crate::last::error(&format!(
                 "{}: whether {url} exists already cannot be asked now: {error}. The database is open, and nothing is published before \

@@ -12,24 +12,41 @@
 //! Read next: [`database`](crate), `raw/file.rs`, `source.rs`; `raw/` holds all unsafe code.
 
 mod alone;
+mod beforehand;
 mod code;
+mod cold;
 mod database;
+mod durable;
 mod first;
+mod follow;
+mod forking;
 mod last;
+mod logtable;
+mod past;
 mod pragma;
 mod raw;
 mod remedy;
 mod said;
+mod seal;
+mod seat;
+mod shipper;
 mod source;
 mod sparse;
 mod sql;
 pub mod uri;
+pub mod watch;
 mod work;
 
 use littoral_engine::open::Totals;
 use littoral_ports::{LiveSource, SourceError};
 use std::ffi::{c_char, c_int, c_void};
 use std::path::Path;
+
+/// Where this process dies while it commits rows of logs' tables, as a test asks.
+#[cfg(feature = "faults")]
+pub fn die_at(faults: std::sync::Arc<dyn littoral_ports::Faults>) {
+    logtable::die_at(faults);
+}
 
 /// What went wrong on this thread since it was asked last, in a sentence that names cause and way out. For a door whose SQLite
 /// has just answered with a code alone: SQLite calls us on the thread that calls it.

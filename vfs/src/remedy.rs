@@ -31,16 +31,20 @@ fn of(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::Remote(error) => of_remote(error),
         EngineError::Manifest(error) => match error {
-            ManifestError::Newer { .. } | ManifestError::Corrupt(_) => None,
+            ManifestError::Newer { .. } | ManifestError::Corrupt(_) | ManifestError::NoLease(_) => None,
             ManifestError::Full(_) => Some("make room on the store's disk and try again: nothing was lost"),
             ManifestError::Misuse(_) => Some("this is a bug of littoral: please report it"),
             ManifestError::Failed(_) => Some("look at the store's folder with littoral doctor FILE"),
         },
-        EngineError::Local(error) => of_local(error),
+        EngineError::Jobs(_) => Some("remove the store's folder jobs: it is filled again, and no data is lost by it"),
+        EngineError::Local(error) | EngineError::AtWork(error) => of_local(error),
         EngineError::Source(error) => of_source(error),
         EngineError::Quota(_) => Some("raise quota=, or let running work finish first"),
         EngineError::Damaged { .. } if error.is_newer() => Some("nothing was changed: use a newer littoral"),
-        EngineError::Damaged { .. } | EngineError::Chain { .. } | EngineError::Inconsistent { .. } => {
+        EngineError::Damaged { .. }
+        | EngineError::Chain { .. }
+        | EngineError::Inconsistent { .. }
+        | EngineError::Serials { .. } => {
             Some("littoral verify lists all damage, and littoral restore --at brings back an undamaged state")
         }
         EngineError::NoVolume(_) => {
@@ -51,8 +55,10 @@ fn of(error: &EngineError) -> Option<&'static str> {
         EngineError::Interrupted(_) => Some("try again: what was begun is finished first"),
         // Their own words name the choices.
         EngineError::Settings(_) | EngineError::Refused(_) | EngineError::Crash(_) => None,
+        EngineError::Waited { .. } | EngineError::Leased { .. } | EngineError::SwitchedOff { .. } => None,
         EngineError::Superseded { .. } | EngineError::Diverged { .. } | EngineError::RemoteBehind { .. } => None,
         EngineError::NotBound { .. } | EngineError::WrongTakeover { .. } => None,
+        EngineError::OtherKind { .. } | EngineError::Log(_) => None,
     }
 }
 
@@ -100,6 +106,10 @@ fn of_remote(error: &RemoteError) -> Option<&'static str> {
         RemoteError::Unavailable { .. } => {
             Some("check the network and endpoint= (or AWS_ENDPOINT_URL_S3), then try again: nothing is lost meanwhile")
         }
+        RemoteError::Throttled { .. } => Some(
+            "it is asked less often meanwhile, and nothing is lost; where that is not enough, raise sync_interval= or what the \
+             provider allows",
+        ),
         RemoteError::Full { .. } => Some("make room in the object store and try again: nothing was published"),
         RemoteError::NotFencing { .. } => {
             Some("use a store with conditional PUT or, where only one writer can ever exist, fencing=off")

@@ -89,6 +89,12 @@ fn gather(keys: &[(Key, OsString)], path: &Path) -> Result<Settings, littoral_en
     Settings::of_uri(keys, std::env::vars_os(), path.parent())
 }
 
+/// Refuses a name that says nothing to us: no setting, and not the VFS, which says that a database is ours.
+pub(crate) fn refuse_unknown(name: &str) -> Result<(), String> {
+    let known = name == "vfs" || Key::ALL.iter().any(|key| key.name() == name);
+    if known { Ok(()) } else { Err(unknown(name)) }
+}
+
 fn unknown(name: &str) -> String {
     let shown: String = name.chars().take(limits::NAME_LEN_MAX).collect();
     let known = Key::ALL.iter().map(|key| key.name()).chain(SQLITES.iter().copied());

@@ -6,11 +6,14 @@
 //! 2. Fetching and writing exclude each other (rule S3): a page that is here is never overwritten by one that came late.
 //! 3. No other SQLite takes the file for a database, nor finds its WAL or journal (rule S5).
 //! 4. What SQLite is told to be durable is known to be here durably (rule S6).
+//! 5. Under a quota it takes no more room than that ([`room`]): what can be fetched again goes.
 //!
 //! Nothing is written by SQLite before the volume is ours: the first write claims it, or is refused (rule P4).
 
 mod ahead;
 mod bring;
+pub(crate) mod room;
+pub(crate) mod shrink;
 
 use crate::raw::file::Bytes;
 use crate::raw::library::Library;
@@ -20,10 +23,12 @@ use ahead::{Ahead, Recent};
 use littoral_engine::exec::restore::At;
 use littoral_engine::lazy::Lazy;
 use littoral_engine::open::{Counting, Place, Totals};
+use littoral_engine::past::PastFile;
 use littoral_engine::readahead::Readahead;
-use littoral_engine::tracker::residency::{Opening, Origin, Residency, materialise};
+use littoral_engine::tracker::residency::{Installing, Opening, Origin, Residency, materialise};
 use littoral_engine::{EngineError, LocalError, live};
-use littoral_types::{PageCount, PageNo, VolumeRow};
+use littoral_types::{Epoch, Generation, PageCount, PageNo, Position, VolumeRow};
+use room::Room;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +42,8 @@ const SUFFIX: &str = ".littoral";
 
 /// How long a page is waited for, all tries included.
 const FETCH_DEADLINE: Duration = Duration::from_secs(120);
+/// How often a page is looked for that is evicted again before it is read.
+const TRIES_MAX: u32 = 1000;
 /// Pages fetched at once when all are wanted.
 const HYDRATE_PAGES: usize = 4096;
 
@@ -52,6 +59,22 @@ pub(crate) enum SparseError {
     /// From the local disk.
     #[error("{}", crate::remedy::told_of_local(.0))]
     Local(#[from] LocalError),
+    /// All of it was asked for.
+    #[error("all of it is {pages} pages, and quota={quota} has no room for them: raise it, and open the database anew")]
+    TooLarge {
+        /// Its size.
+        pages: PageCount,
+        /// Bytes.
+        quota: u64,
+    },
+    /// Others need the same room.
+    #[error(
+        "pages are evicted as fast as they come: quota={quota} is too little for what is read at once; raise it, or read less at a time"
+    )]
+    Crowded {
+        /// Bytes.
+        quota: u64,
+    },
     /// SQLite's own code, of the inner file.
     #[error("the local file failed (code {0})")]
     Inner(std::ffi::c_int),
@@ -62,6 +85,8 @@ pub(crate) enum SparseError {
 pub(crate) struct Reader {
     lazy: Lazy,
     meter: Arc<Counting>,
+    /// Of which state of the file's, counted.
+    turn: u64,
 }
 
 /// A sparse database of this process.
@@ -78,6 +103,8 @@ pub(crate) struct Sparse {
     recent: Recent,
     /// Whether the volume is ours to write, once that was asked.
     ours: Mutex<bool>,
+    /// What it may take of the disk.
+    room: Room,
 }
 
 /// Makes a sparse file where there is no database and the volume has one. Whether it did.
@@ -89,10 +116,11 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
     let Ground { place, said, components } = work::ground_of(place, said);
     let url = place.url();
     let opened = work::run(FETCH_DEADLINE, async move || {
-        let (log, meter) = place.log(&said.settings, &components)?;
-        match Lazy::open(&log, &components, &At::Newest).await {
-            Ok(lazy) => Ok(Some(Reader { lazy, meter })),
-            // A volume without a checkpoint, or none at all: a new database begins.
+        let (log, meter, sides) = place.log_or_copy(&said.settings, &components)?;
+        let opened = Lazy::open(&log, &components, &At::Newest).await;
+        match opened.map_err(|error| sides.iter().fold(error, |error, sides| sides.explained(error))) {
+            Ok(lazy) => Ok(Some(Reader { lazy, meter, turn: 0 })),
+            // A volume without a checkpoint, or none at all, as the primary says: a new database begins.
             Err(EngineError::NoVolume(_) | EngineError::NoSuchPosition { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -118,6 +146,10 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
 pub(crate) fn opening(database: &Path, store: &Path, said: &Said) -> Result<Option<Opening>, String> {
     let sidecar = Residency::path_of(store, database);
     let is_there = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+    // One that has no room to stay whole may become sparse.
+    if is_there && shrink::wants(database, store, said) {
+        return Opening::wait(&sidecar).map(Some).map_err(|error| crate::remedy::told_of_local(&error));
+    }
     if is_there && !sidecar.exists() {
         return Ok(None);
     }
@@ -144,7 +176,7 @@ pub(crate) fn forget_stale(database: &Path, store: &Path, said: &Said) -> Result
     let sidecar = Residency::path_of(store, database);
     let told = |error: LocalError| crate::remedy::told_of_local(&error);
     let Some(residency) = Residency::attach(&sidecar).map_err(told)? else { return Ok(()) };
-    let origin = *residency.origin();
+    let origin = residency.origin();
     let place = said.place(database).map_err(|error| crate::remedy::told(&error))?;
     let is_ours = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
     if !residency.was_alone() || is_ours || !residency.written_pages().is_empty() {
@@ -214,12 +246,37 @@ impl Sparse {
                 return Ok(None);
             }
         };
-        let origin = *residency.origin();
+        let room = Room::of(database, said);
+        Ok(Some(Self::over(library, database, sidecar, residency, said, lazy, room)))
+    }
+
+    /// Pages of a state that is read through another file than the database's: it never changes, and is nobody's to write.
+    pub(crate) fn of_past(
+        library: &'static Library,
+        database: &Path,
+        file: PastFile,
+        said: &Said,
+        (lazy, meter): (Lazy, Arc<Counting>),
+    ) -> Self {
+        let reader = Reader { lazy, meter, turn: file.residency.turn() };
+        Self::over(library, database, file.sidecar, file.residency, said, Some(reader), Room::unbounded())
+    }
+
+    fn over(
+        library: &'static Library,
+        database: &Path,
+        sidecar: PathBuf,
+        residency: Residency,
+        said: &Said,
+        lazy: Option<Reader>,
+        room: Room,
+    ) -> Self {
+        let origin = residency.origin();
         let mut trees = Readahead::new(origin.page_size, origin.page_count);
         for (page, image) in lazy.iter().flat_map(|reader| reader.lazy.skeleton()) {
             trees.learn(page, &image);
         }
-        Ok(Some(Self {
+        Self {
             library,
             database: database.to_owned(),
             sidecar,
@@ -229,11 +286,28 @@ impl Sparse {
             ahead: Mutex::new(Ahead::new(trees)),
             recent: Recent::new(),
             ours: Mutex::new(false),
-        }))
+            room,
+        }
     }
 
-    /// Whether everything is here and nobody else has it open: then it can become a plain file.
+    /// What reads the volume, where something does already.
+    pub(crate) fn reader(&self) -> Option<Lazy> {
+        self.lazy.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|reader| reader.lazy.clone())
+    }
+
+    /// Its WAL.
+    fn wal(&self) -> PathBuf {
+        let mut name = self.database.as_os_str().to_owned();
+        name.push("-wal");
+        name_of(Path::new(&name))
+    }
+
+    /// Whether everything is here and nobody else has it open: then it can become a plain file. One that has no room to stay so does not.
     pub(crate) fn is_ripe(&self) -> bool {
+        let origin = self.residency.origin();
+        if self.room.is_less_than(origin.page_count.0 * origin.page_size.bytes()) {
+            return false;
+        }
         let leftovers = ["-wal", "-journal"].map(|suffix| {
             let mut name = self.database.as_os_str().to_owned();
             name.push(suffix);
@@ -249,6 +323,11 @@ impl Sparse {
         file.write(0, &SQLITES).map_err(SparseError::Inner)?;
         file.sync().map_err(SparseError::Inner)?;
         Ok(Residency::remove(&self.sidecar)?)
+    }
+
+    /// Nobody knows any more how WALs were numbered.
+    pub(crate) fn forget_place(&self) -> Result<(), LocalError> {
+        self.residency.forget_place()
     }
 
     /// How many of how many pages are here.
@@ -270,8 +349,13 @@ impl Sparse {
     }
 
     /// Where it came from.
-    pub(crate) fn origin(&self) -> &Origin {
+    pub(crate) fn origin(&self) -> Origin {
         self.residency.origin()
+    }
+
+    /// Whether a page is here.
+    pub(crate) fn has(&self, page: PageNo) -> bool {
+        self.residency.is_here(page)
     }
 
     /// Pages that may differ from what the volume holds: those that were written here.
@@ -292,16 +376,51 @@ impl Sparse {
         into: &mut [u8],
         running: &dyn Fn() -> Vec<String>,
     ) -> Result<(), SparseError> {
-        for index in self.units(offset, into.len() as u64) {
-            let page = PageNo::from_index(index);
-            if !self.residency.is_here(page) {
-                self.bring(file, page, running)?;
+        let units = self.units(offset, into.len() as u64);
+        for _ in 0..TRIES_MAX {
+            for page in units.clone().map(PageNo::from_index) {
+                if !self.residency.is_here(page) {
+                    self.bring(file, page, running)?;
+                }
+                self.recent.note(page);
+                self.residency.touch(page);
             }
-            self.recent.note(page);
+            // Counted before it is looked whether they are here, and after they were read: what was evicted in between may read as zeros.
+            let evictions = self.residency.evictions();
+            if !units.clone().all(|index| self.residency.is_here(PageNo::from_index(index))) {
+                continue;
+            }
+            file.read(offset, into).map_err(SparseError::Inner)?;
+            if self.residency.evictions() == evictions {
+                overlay(offset, into);
+                return Ok(());
+            }
         }
-        file.read(offset, into).map_err(SparseError::Inner)?;
-        overlay(offset, into);
-        Ok(())
+        Err(self.crowded())
+    }
+
+    fn crowded(&self) -> SparseError {
+        SparseError::Crowded { quota: self.room.quota() }
+    }
+
+    /// Waits for the right to install, with these pages here.
+    fn with_here(
+        &self,
+        file: &mut Bytes,
+        pages: impl Iterator<Item = PageNo> + Clone,
+    ) -> Result<Installing<'_>, SparseError> {
+        for _ in 0..TRIES_MAX {
+            for page in pages.clone() {
+                if !self.residency.is_here(page) {
+                    self.bring(file, page, &Vec::new)?;
+                }
+            }
+            let right = self.residency.installing()?;
+            if pages.clone().all(|page| self.residency.is_here(page)) {
+                return Ok(right);
+            }
+        }
+        Err(self.crowded())
     }
 
     /// Writes. What is not here is whole afterwards, or was fetched before.
@@ -310,32 +429,24 @@ impl Sparse {
         let end = offset + from.len() as u64;
         let units = self.units(offset, from.len() as u64);
         let is_whole = |index: u64| index * size >= offset && (index + 1) * size <= end;
-        for index in units.clone().filter(|index| !is_whole(*index)) {
-            let page = PageNo::from_index(index);
-            if !self.residency.is_here(page) {
-                self.bring(file, page, &Vec::new)?;
-            }
+        let parts = units.clone().filter(|index| !is_whole(*index)).map(PageNo::from_index);
+        let right = self.with_here(file, parts)?;
+        // Noted before, and here after (rule S3): who dies in between has written nothing that anybody takes for whole.
+        for page in units.clone().map(PageNo::from_index) {
+            self.residency.begin_write(&right, page)?;
         }
-        let all_here = units.clone().all(|index| self.residency.is_here(PageNo::from_index(index)));
-        let _right = if all_here { None } else { Some(self.residency.installing()?) };
         file.write(offset, &disguised(offset, from)).map_err(SparseError::Inner)?;
-        units.map(PageNo::from_index).for_each(|page| self.residency.set_written(page));
+        units.map(PageNo::from_index).for_each(|page| self.residency.end_write(&right, page));
         Ok(())
     }
 
     /// Cuts the file. What was behind is dead, whatever grows there later.
     pub(crate) fn truncate(&self, file: &mut Bytes, size: u64) -> Result<(), SparseError> {
         let page = self.residency.origin().page_size.bytes();
-        if !size.is_multiple_of(page) {
-            let last = PageNo::from_index(size / page);
-            if !self.residency.is_here(last) {
-                self.bring(file, last, &Vec::new)?;
-            }
-        }
-        let right = self.residency.installing()?;
+        let part = (!size.is_multiple_of(page)).then(|| PageNo::from_index(size / page));
+        let right = self.with_here(file, part.into_iter())?;
         file.truncate(size).map_err(SparseError::Inner)?;
-        self.residency.cut(&right, size.div_ceil(page));
-        Ok(())
+        Ok(self.residency.cut(&right, size.div_ceil(page))?)
     }
 
     /// What was written is about to be called durable.
@@ -346,35 +457,53 @@ impl Sparse {
     /// Fetches everything that is not here, telling how far it has come.
     pub(crate) fn hydrate(&self, file: &mut Bytes, told: &mut dyn FnMut(u64, u64)) -> Result<(), SparseError> {
         let mut from = PageNo::FIRST;
+        let origin = self.residency.origin();
+        if self.room.is_less_than(origin.page_count.0 * origin.page_size.bytes()) {
+            return Err(SparseError::TooLarge { pages: origin.page_count, quota: self.room.quota() });
+        }
         loop {
             let missing = self.residency.missing(from, HYDRATE_PAGES);
             let (Some(first), Some(_)) = (missing.first().copied(), missing.last()) else { return Ok(()) };
             from = first;
-            self.fetch(file, self.lazy()?, missing)?;
+            self.fetch(file, &self.lazy()?, missing)?;
             let (here, all) = self.progress();
             told(here, all.0);
         }
     }
 
-    fn lazy(&self) -> Result<Lazy, SparseError> {
+    /// What reads the state that the file's pages are fetched as of now.
+    fn lazy(&self) -> Result<Reader, SparseError> {
         let mut lazy = self.lazy.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reader) = &*lazy {
-            return Ok(reader.lazy.clone());
+        let (turn, origin) = self.residency.stands();
+        if let Some(reader) = lazy.as_ref().filter(|reader| reader.turn == turn) {
+            return Ok(reader.clone());
         }
         let Ground { place, said, components } = work::ground(&self.database, &self.said).map_err(WorkError::from)?;
-        let origin = *self.residency.origin();
+        let before = lazy.clone();
+        let (owned, wal) = (self.residency.owned(), self.wal());
         let opened = work::run(FETCH_DEADLINE, async move || {
-            let (log, meter) = place.log(&said.settings, &components)?;
-            let lazy = Lazy::open(&log, &components, &At::Position(origin.position)).await?;
+            let (log, meter, _) = place.log_or_copy(&said.settings, &components)?;
+            let lazy = match Lazy::open(&log, &components, &At::Position(origin.position)).await {
+                // A prune came while nobody had it open.
+                Err(pruned @ EngineError::NoSuchPosition { .. }) => {
+                    let newest = Lazy::open(&log, &components, &At::Newest).await?;
+                    as_good(newest, origin.position, owned, &wal).ok_or(pruned)??
+                }
+                opened => opened?,
+            };
             if lazy.volume() == origin.volume {
-                return Ok(Reader { lazy, meter });
+                if let Some(before) = before {
+                    // Nothing is fetched as of that any more, and its pin goes.
+                    before.lazy.close().await;
+                }
+                return Ok(Reader { lazy, meter, turn });
             }
             let detail = "another volume was made under this name since the database was opened from it".to_owned();
             Err(EngineError::NotAVolume { volume: place.url(), detail })
         })?;
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
         opened.lazy.skeleton().for_each(|(page, image)| ahead.trees.learn(page, &image));
-        Ok(lazy.insert(opened).lazy.clone())
+        Ok(lazy.insert(opened).clone())
     }
 
     /// Whether nobody else has published since we did: what is not here is then what the volume has. Otherwise a checkpoint would mix
@@ -404,32 +533,61 @@ impl Sparse {
         }
     }
 
+    /// What was said when it was opened first.
+    pub(crate) fn said(&self) -> &Said {
+        &self.said
+    }
+
     /// Whether the database may be written here. The first time this may ask the object store: a volume that its writer released
-    /// is claimed, one that has a writer only where the user names the term that ends (`takeover=`).
-    pub(crate) fn may_write(&self) -> Result<(), WorkError> {
+    /// is claimed, one that has a writer only where the user names the term that ends (`takeover=`): what counts is what was said of
+    /// the connection that writes.
+    pub(crate) fn may_write(&self, said: &Said) -> Result<(), WorkError> {
         let mut ours = self.ours.lock().unwrap_or_else(PoisonError::into_inner);
         if *ours {
             return Ok(());
         }
-        let origin = *self.residency.origin();
+        let origin = self.residency.origin();
         let is_claimed = |place: &Place| {
             let is_bound = place.found.as_ref().is_some_and(|found| found.binding.id == origin.volume);
             is_bound && self.residency.owned().is_some()
         };
-        let Ground { place, said, components } = work::ground(&self.database, &self.said)?;
+        let Ground { place, said: asked, components } = work::ground(&self.database, said)?;
         if !is_claimed(&place) {
-            let claimed = async move || live::claim(&place, &said.settings, &components, origin.position).await;
+            let claimed = async move || live::claim(&place, &asked.settings, &components, origin.position).await;
             match work::run(FETCH_DEADLINE, claimed) {
                 // Durably, before anything is written that could be published.
                 Ok((epoch, generation)) => self.residency.own(epoch, generation).map_err(EngineError::from)?,
                 // Another process here claimed it meanwhile, and has perhaps published since.
-                Err(_) if is_claimed(&work::ground(&self.database, &self.said)?.place) => {}
+                Err(_) if is_claimed(&work::ground(&self.database, said)?.place) => {}
                 Err(error) => return Err(error),
             }
         }
         *ours = true;
         Ok(())
     }
+}
+
+/// A newer state, if it has every page as the file has it that was not written here since an older one: where this machine alone has
+/// published since. A page that only the WAL has anew may still be read as it was before, so that there must be none; looked at after the
+/// state was told, as what is committed later is not in it.
+fn as_good(
+    newest: Lazy,
+    than: Position,
+    owned: Option<(Epoch, Generation)>,
+    wal: &Path,
+) -> Option<Result<Lazy, EngineError>> {
+    let is_ours = owned.is_some_and(|(epoch, _)| epoch == newest.position().epoch);
+    if !is_ours || newest.position().lsn < than.lsn {
+        return None;
+    }
+    if std::fs::metadata(wal).is_ok_and(|found| found.len() > 0) {
+        return Some(Err(EngineError::Refused(format!(
+            "the state of LSN {}, as of which pages are fetched that are not here, was pruned, and a newer one does only where nothing is \
+             in the WAL: PRAGMA wal_checkpoint(TRUNCATE), and read again",
+            than.lsn
+        ))));
+    }
+    Some(Ok(newest))
 }
 
 /// Shows SQLite what it expects to find at the beginning.

@@ -15,6 +15,10 @@ pub fn spell(path: &Path, settings: &[(Key, OsString)]) -> Option<String> {
     }
     escape(&mut uri, path.as_os_str(), b"/")?;
     uri.push_str("?vfs=littoral");
+    // What follows is only read: nobody has to say both.
+    if settings.iter().any(|(key, value)| matches!(key, Key::Follow | Key::Cold) && value == "on") {
+        uri.push_str("&mode=ro");
+    }
     for (key, value) in settings {
         uri.push('&');
         uri.push_str(key.name());
@@ -51,6 +55,9 @@ mod tests {
         assert_eq!(of(b"data/app.db", &[]).unwrap(), "file:data/app.db?vfs=littoral");
         assert_eq!(of(b"/srv/app.db", &[]).unwrap(), "file:///srv/app.db?vfs=littoral");
         assert_eq!(of(b"//srv/app.db", &[]).unwrap(), "file:////srv/app.db?vfs=littoral");
+        assert_eq!(of(b"app.db", &[(Key::Follow, "on")]).unwrap(), "file:app.db?vfs=littoral&mode=ro&follow=on");
+        assert_eq!(of(b"app.db", &[(Key::Cold, "on")]).unwrap(), "file:app.db?vfs=littoral&mode=ro&cold=on");
+        assert_eq!(of(b"app.db", &[(Key::Follow, "off")]).unwrap(), "file:app.db?vfs=littoral&follow=off");
     }
 
     #[test]

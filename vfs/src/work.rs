@@ -1,18 +1,18 @@
 //! What a connection asks of the engine: across the bridge, and back with the answer.
 
-use crate::database::Database;
-use crate::raw::library::Library;
+use crate::database::{Database, Reads};
+use crate::durable::Pending;
 use crate::said::Said;
-use crate::source::Live;
+use littoral_engine::hand_over::{self, Released};
 use littoral_engine::open::{self, Place};
 use littoral_engine::runtime::{self, BridgeError};
-use littoral_engine::{Components, EngineError, live};
-use littoral_ports::SourceError;
+use littoral_engine::{Components, EngineError, LocalError, live};
+use littoral_ports::{LiveSource, SourceError};
 use littoral_types::Position;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +23,13 @@ pub(crate) enum WorkError {
     /// There is no way to it, or it took too long.
     #[error(transparent)]
     Bridge(#[from] BridgeError),
+}
+
+impl WorkError {
+    /// Whether somebody has the database for himself just now.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, WorkError::Engine(EngineError::Source(SourceError::Busy(_))))
+    }
 }
 
 impl From<SourceError> for WorkError {
@@ -77,13 +84,8 @@ where
 }
 
 /// Makes a checkpoint of an open database.
-pub(crate) fn checkpoint(
-    library: &'static Library,
-    database: &Arc<Database>,
-    said: &Said,
-    deadline: Duration,
-) -> Result<live::Done, WorkError> {
-    let mut source = Live::open(library, database.clone())?;
+pub(crate) fn checkpoint(database: &Arc<Database>, said: &Said, deadline: Duration) -> Result<live::Done, WorkError> {
+    let mut source = database.lend(Reads::Asked)?;
     let Ground { place, said, components } = ground(database.path(), said)?;
     let options = live::Options::default();
     run_behind(deadline, async move || {
@@ -91,20 +93,66 @@ pub(crate) fn checkpoint(
     })
 }
 
-/// Brings whatever was committed to an open database to the object store, the short way where there is one.
-pub(crate) fn sync(
-    library: &'static Library,
-    database: &Arc<Database>,
-    said: &Said,
-    deadline: Duration,
-) -> Result<Position, WorkError> {
-    let mut source = Live::open(library, database.clone())?;
+/// Ends the term of an open database, after all of it was shipped.
+pub(crate) fn release(database: &Arc<Database>, said: &Said, deadline: Duration) -> Result<Released, WorkError> {
+    let mut stream = database.take_stream(said);
     let Ground { place, said, components } = ground(database.path(), said)?;
-    let mut shipped = database.take_shipped();
-    let (done, shipped) = run_behind(deadline, async move || {
-        let done = live::sync(&place, &said.settings, &components, &mut source, &mut shipped).await;
-        Ok((done, shipped))
-    })?;
-    database.keep_shipped(shipped);
+    let database = database.clone();
+    run(deadline, async move || {
+        let mut open = || -> Result<Box<dyn LiveSource>, _> { Ok(Box::new(database.lend(Reads::Asked)?)) };
+        hand_over::release(&place, &said.settings, &components, &mut stream, &mut open).await
+    })
+}
+
+/// How often it is looked whether whoever is at work is done.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Brings whatever was committed to an open database to the object store, the short way where there is one. Whoever makes a checkpoint
+/// meanwhile is asked to.
+pub(crate) fn sync(database: &Arc<Database>, said: &Said, deadline: Duration) -> Result<Position, WorkError> {
+    let begun = Instant::now();
+    let wanted = database.tracker().map(Pending::newest);
+    let mut asked = None;
+    loop {
+        let left = deadline.saturating_sub(begun.elapsed());
+        let others_are_at_work = match synced(database, said, left, false) {
+            Err(WorkError::Engine(EngineError::AtWork(_))) => true,
+            // Another database of this store has a checkpoint made, and this one needs one too.
+            Err(WorkError::Engine(EngineError::Local(LocalError::Busy { .. }))) => false,
+            done => return done,
+        };
+        let (Some(tracker), Some(wanted), true) = (database.tracker(), wanted, others_are_at_work && left > PAUSE)
+        else {
+            return synced(database, said, left, true);
+        };
+        let heard = tracker.answers();
+        let question = *asked.get_or_insert_with(|| tracker.ask());
+        if !tracker.is_served(question) {
+            tracker.await_answer(heard, PAUSE);
+        }
+        if tracker.is_served(question) {
+            // Asked in this order: the position is told before it is told what is durable.
+            if wanted.is_durable(tracker)
+                && let Some(position) = tracker.durable()
+            {
+                return Ok(position);
+            }
+            asked = None;
+        }
+    }
+}
+
+fn synced(database: &Arc<Database>, said: &Said, deadline: Duration, waits: bool) -> Result<Position, WorkError> {
+    let mut source = database.lend(Reads::Asked)?;
+    let recall = source.recall();
+    let mut stream = database.take_stream(said);
+    let done = run_behind(deadline, async move || {
+        let done = if waits { stream.sync(&mut source).await } else { stream.sync_at_once(&mut source).await };
+        Ok((done, stream))
+    });
+    // Whoever did not wait for the end does not leave a reader behind.
+    recall.now();
+    let (done, stream) = done?;
+    database.keep_stream(stream);
     Ok(done?.position())
 }

@@ -8,7 +8,12 @@ use littoral_types::Position;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// SQLite's code for what others keep from being done.
+const BUSY: i32 = 5;
+/// How often it is tried again.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// A database that connections are made to. It is cheap to clone: a pool's manager keeps one.
 ///
@@ -124,15 +129,20 @@ impl Inner {
 
     /// A database that has no page yet becomes one in WAL mode.
     fn begin(&self, conn: &Connection) -> Result<(), Error> {
-        let first = ask::text(conn, "PRAGMA page_count").map_err(|error| self.unread(error))?;
-        if first.as_deref() != Some("0") {
-            return Ok(());
-        }
-        match ask::text(conn, "PRAGMA journal_mode = WAL") {
-            Ok(_) => Ok(()),
-            // Somebody else was first.
-            Err(_) if ask::text(conn, "PRAGMA page_count")?.as_deref() != Some("0") => Ok(()),
-            Err(error) => Err(self.unread(error)),
+        let until = Instant::now() + self.busy;
+        loop {
+            let pages = ask::text(conn, "PRAGMA page_count").map_err(|error| self.unread(error))?;
+            if pages.as_deref() != Some("0") {
+                return Ok(());
+            }
+            match ask::text(conn, "PRAGMA journal_mode = WAL") {
+                Ok(_) => return Ok(()),
+                // Somebody else makes it just now: SQLite waits for nobody who changes the mode.
+                Err(error) if error.sqlite_code().is_some_and(|code| code & 0xff == BUSY) && Instant::now() < until => {
+                    std::thread::sleep(PAUSE);
+                }
+                Err(error) => return Err(self.unread(error)),
+            }
         }
     }
 

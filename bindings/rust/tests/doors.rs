@@ -5,8 +5,11 @@
 
 use futures::executor::block_on;
 use littoral::{Builder, Database, Error};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -147,7 +150,9 @@ async fn names_that_would_mean_something_else_are_names() {
     for name in odd {
         let name = OsStr::from_bytes(name);
         let path = folder.path().join(name);
-        let conn = Builder::new(&path).volume("odd").store(folder.path().join("s?t&o=r e")).open().await.unwrap();
+        let builder = Builder::new(&path).volume("odd").store(folder.path().join("s?t&o=r e"));
+        // Two databases are never one volume: none of them publishes anything.
+        let conn = builder.sync_on_request().open().await.unwrap();
         conn.execute("CREATE TABLE t(x)", ()).await.unwrap();
         assert!(path.is_file(), "{name:?}");
         let status = littoral::status(&conn).await.unwrap();
@@ -234,4 +239,107 @@ async fn p04_a_second_machine_is_told_who_writes_and_a_first_one_who_took_over()
     let why = littoral::last_error().unwrap();
     assert!(why.contains("takeover=2") && why.contains("fenced=continue"), "{why}");
     assert_eq!(number(&first, "SELECT count(*) FROM t").await, 1, "what was committed is kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s18_a_replica_follows_and_reads_what_was_written_elsewhere() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let remote = format!("file://{}", here.path().join("remote").display());
+    let writer = Builder::new(here.path().join("app.db")).remote(&remote).open().await.unwrap();
+    writer.execute("CREATE TABLE t(x INTEGER)", ()).await.unwrap();
+    littoral::checkpoint(&writer).await.unwrap();
+    let follow = || {
+        let builder = Builder::new(there.path().join("replica.db")).remote(&remote).volume("app.db");
+        builder.follow(true).poll(Duration::from_millis(30))
+    };
+    let replica = follow().build().await.unwrap();
+    let (one, two) = (replica.connect().await.unwrap(), replica.connect().await.unwrap());
+    let long = two.transaction_with_behavior(libsql::TransactionBehavior::Deferred).await.unwrap();
+    assert_eq!(number(&two, "SELECT count(*) FROM t").await, 0);
+    for step in 1..=20 {
+        writer.execute("INSERT INTO t VALUES (?1)", [step]).await.unwrap();
+        let position = text(&writer, "SELECT littoral_sync()").await;
+        assert_eq!(text(&one, &format!("SELECT littoral_wait('{position}')")).await, position);
+        assert_eq!(number(&one, "SELECT count(*) FROM t").await, step);
+        assert_eq!(number(&two, "SELECT count(*) FROM t").await, 0, "its transaction goes on");
+    }
+    long.rollback().await.unwrap();
+    assert_eq!(number(&two, "SELECT sum(x) FROM t").await, 210);
+    let refused = one.execute("INSERT INTO t VALUES (9)", ()).await.unwrap_err().to_string();
+    assert!(refused.contains("readonly"), "{refused}");
+    let status = littoral::status(&one).await.unwrap();
+    assert_eq!((status.get("trouble"), status.get("lag_lsns")), (None, Some("0")), "{status}");
+    drop((one, two, replica));
+    // Who says that it is written too is told what to say.
+    let both = libsql::Builder::new_local(format!(
+        "file:{}?vfs=littoral&follow=1&volume=app.db&remote={remote}",
+        there.path().join("replica.db").display()
+    ));
+    assert!(both.build().await.unwrap().connect().is_err());
+    let again = follow().open().await.unwrap();
+    assert_eq!(number(&again, "SELECT sum(x) FROM t").await, 210);
+}
+
+/// All files below a folder: bytes, when they were written, how much of the disk they take.
+fn seen(folder: &Path) -> BTreeMap<PathBuf, (Vec<u8>, i64, i64, u64)> {
+    let mut seen = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let about = std::fs::symlink_metadata(&path).unwrap();
+        if about.is_dir() {
+            seen.extend(self::seen(&path));
+        } else if !path.ends_with("account1") {
+            let bytes = std::fs::read(&path).unwrap();
+            seen.insert(path, (bytes, about.mtime(), about.mtime_nsec(), about.blocks()));
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cold_scan_reads_what_is_published_and_leaves_what_is_here_as_it_was() {
+    let (here, far, nowhere) = (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let remote = format!("file://{}", here.path().join("remote").display());
+    let writer = Builder::new(here.path().join("app.db")).remote(&remote).open().await.unwrap();
+    writer.execute("CREATE TABLE t(x INTEGER PRIMARY KEY, body TEXT)", ()).await.unwrap();
+    let rows = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) INSERT INTO t SELECT i, hex(randomblob(100)) FROM n";
+    writer.execute(rows, ()).await.unwrap();
+    littoral::checkpoint(&writer).await.unwrap();
+    writer.execute("INSERT INTO t VALUES (60000, 'later')", ()).await.unwrap();
+    text(&writer, "PRAGMA littoral_sync").await;
+    let open = |folder: &TempDir| Builder::new(folder.path().join("app.db")).remote(&remote).volume("app.db");
+    let sparse = open(&far).open().await.unwrap();
+    assert_eq!(number(&sparse, "SELECT length(body) FROM t WHERE x = 9000").await, 200);
+    drop(sparse);
+    // Whoever shipped for it may be about to end.
+    let mut before = seen(far.path());
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = seen(far.path());
+        let is_still = now == before;
+        before = now;
+        if is_still {
+            break;
+        }
+    }
+    for folder in [&far, &nowhere] {
+        let cold = open(folder).cold(true).open().await.unwrap();
+        assert_eq!(number(&cold, "SELECT count(*) FROM t").await, 20_001);
+        assert_eq!(number(&cold, "SELECT sum(length(body)) FROM t").await, 4_000_005);
+        assert_eq!(text(&cold, "PRAGMA integrity_check").await, "ok");
+        let refused = cold.execute("INSERT INTO t VALUES (0, 'x')", ()).await.unwrap_err().to_string();
+        assert!(refused.contains("readonly"), "{refused}");
+        let why = text(&cold, "SELECT littoral_last_error()").await;
+        assert!(why.contains("for a cold scan, which only reads") && why.contains("open it without cold="), "{why}");
+    }
+    let after = seen(far.path());
+    let differ = |path: &&PathBuf| before.get(*path) != after.get(*path);
+    let changed: Vec<&PathBuf> = before.keys().chain(after.keys()).filter(differ).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    assert_eq!(seen(nowhere.path()), BTreeMap::new());
+    // A scan that is none changes all of that.
+    let sparse = open(&far).open().await.unwrap();
+    assert_eq!(number(&sparse, "SELECT sum(length(body)) FROM t").await, 4_000_005);
+    drop(sparse);
+    assert!(seen(far.path()) != before);
 }

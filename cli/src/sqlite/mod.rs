@@ -26,8 +26,8 @@ mod opened;
 mod raw;
 mod source;
 
-pub use check::integrity_check;
+pub use check::{examine, integrity_check};
 pub use header::{PENDING_BYTE, change_counter, lock_page, schema_summary};
 pub use opened::{Answer, OpenDatabase};
-pub use raw::Cell;
+pub use raw::{Cell, hex};
 pub use source::{BUSY_TIMEOUT, SqliteSource};

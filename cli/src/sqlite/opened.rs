@@ -24,8 +24,20 @@ pub struct Answer {
 }
 
 impl OpenDatabase {
+    /// The same for a verb that publishes what it is told to, and nothing by itself.
+    pub fn quietly(file: &Path, said: &[(Key, OsString)]) -> Result<Self, SourceError> {
+        let mut said: Vec<(Key, OsString)> =
+            said.iter().filter(|(key, _)| *key != Key::SyncInterval).cloned().collect();
+        said.push((Key::SyncInterval, OsString::from("off")));
+        Self::opened(file, &said, true)
+    }
+
     /// Opens a database file, or one that is in an object store alone, with what was said of it.
     pub fn open(file: &Path, said: &[(Key, OsString)]) -> Result<Self, SourceError> {
+        Self::opened(file, said, false)
+    }
+
+    fn opened(file: &Path, said: &[(Key, OsString)], has_patience: bool) -> Result<Self, SourceError> {
         let path = absolute(file)?;
         let uri = uri::spell(&path, said)
             .ok_or_else(|| SourceError::Failed(format!("{}: a zero byte in its name or a setting", file.display())))?;
@@ -35,8 +47,26 @@ impl OpenDatabase {
         };
         let connection = Connection::through_vfs(&uri).map_err(told)?;
         // Whoever has read takes the WAL away as the last one to leave; our readers leave it to this one.
-        connection.number(c"PRAGMA schema_version").map_err(told)?;
+        connection.waits(!has_patience).map_err(told)?;
+        let read = connection.number(c"PRAGMA schema_version");
+        connection.waits(true).map_err(told)?;
+        match read {
+            // Somebody keeps readers out: whoever reads next waits for him.
+            Err(failure) if has_patience && failure.primary() == libsql::ffi::SQLITE_BUSY => {}
+            read => drop(read.map_err(told)?),
+        }
         Ok(Self { path, connection })
+    }
+
+    /// As SQLite names it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whoever closes it last cleans up, as SQLite does it for everybody: the WAL goes back into the file.
+    pub fn cleans_up(&self) -> Result<(), SourceError> {
+        let told = |failure: Failure| SourceError::Failed(format!("{}: {}", self.path.display(), failure.message));
+        self.connection.keep_wal(false).map_err(told)
     }
 
     /// Whether a text ends with a whole statement.
@@ -83,6 +113,20 @@ impl OpenDatabase {
             Some(done) => done.map_err(SourceError::Failed),
             None => Err(self.lost()),
         }
+    }
+
+    /// Makes it a copy of a plain database file, in one transaction of SQLite's.
+    pub fn replace_with(&self, plain: &Path, told: &mut dyn FnMut(u64, u64)) -> Result<(), SourceError> {
+        let name = |path: &Path| path.display().to_string();
+        let uri =
+            uri::spell(plain, &[]).and_then(|uri| uri.split_once('?').map(|(path, _)| format!("{path}?immutable=1")));
+        let uri = uri.ok_or_else(|| SourceError::Failed(format!("{}: a zero byte in its name", name(plain))))?;
+        self.connection.copy_of(&uri, told).map_err(|failure| match failure.primary() {
+            code if code == libsql::ffi::SQLITE_BUSY || code == libsql::ffi::SQLITE_LOCKED => {
+                SourceError::Busy(format!("{}: somebody else has it open", name(&self.path)))
+            }
+            _ => SourceError::Failed(format!("{}: {}", name(&self.path), explained(failure))),
+        })
     }
 
     fn lost(&self) -> SourceError {

@@ -138,10 +138,59 @@ impl Connection {
         };
         let connection = Self { db };
         connection.ok(code)?;
-        // SAFETY: U1.
-        connection.ok(unsafe { ffi::sqlite3_busy_timeout(db.as_ptr(), VFS_BUSY_MS) })?;
-        connection.configure(ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.waits(true)?;
+        connection.keep_wal(true)?;
         Ok(connection)
+    }
+
+    /// Whether it waits for locks that others hold.
+    pub(super) fn waits(&self, waits: bool) -> Result<(), Failure> {
+        // SAFETY: U1.
+        self.ok(unsafe { ffi::sqlite3_busy_timeout(self.db.as_ptr(), if waits { VFS_BUSY_MS } else { 0 }) })
+    }
+
+    /// Whether it leaves a WAL where it is, even as the last one to close.
+    pub(super) fn keep_wal(&self, keeps: bool) -> Result<(), Failure> {
+        self.configure(ffi::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keeps)
+    }
+
+    /// Makes this connection's database a copy of a file that nobody writes, in one transaction; `told` how many pages of how many were
+    /// copied. What others read meanwhile is the state before.
+    pub(super) fn copy_of(&self, uri: &str, told: &mut dyn FnMut(u64, u64)) -> Result<(), Failure> {
+        const STEP: c_int = 1024;
+        let name = CString::new(uri).map_err(|_| Failure::new("a name with a zero in it"))?;
+        let flags = ffi::SQLITE_OPEN_READONLY | ffi::SQLITE_OPEN_URI | ffi::SQLITE_OPEN_EXRESCODE;
+        let mut from = ptr::null_mut();
+        // SAFETY: U4.
+        let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut from, flags, ptr::null()) };
+        let Some(from) = NonNull::new(from) else {
+            return Err(Failure { code: ffi::SQLITE_NOMEM, message: "out of memory".to_owned(), os: None });
+        };
+        let from = Self { db: from };
+        from.ok(code)?;
+        let main = c"main".as_ptr();
+        // SAFETY: U1, U4: both handles live until the copy is finished below.
+        let copy = unsafe { ffi::sqlite3_backup_init(self.db.as_ptr(), main, from.db.as_ptr(), main) };
+        if copy.is_null() {
+            return Err(Failure::of(self.db.as_ptr(), ffi::SQLITE_ERROR));
+        }
+        let code = loop {
+            // SAFETY: U1: made above, and finished below.
+            let code = unsafe { ffi::sqlite3_backup_step(copy, STEP) };
+            // SAFETY: U1.
+            let (left, all) = unsafe { (ffi::sqlite3_backup_remaining(copy), ffi::sqlite3_backup_pagecount(copy)) };
+            let count = |pages: c_int| u64::try_from(pages).unwrap_or(0);
+            told(count(all.saturating_sub(left)), count(all));
+            if code != ffi::SQLITE_OK {
+                break code;
+            }
+        };
+        // SAFETY: U1: given back once. What was not finished is undone.
+        let finished = unsafe { ffi::sqlite3_backup_finish(copy) };
+        match (code, finished) {
+            (ffi::SQLITE_DONE, finished) => self.ok(finished),
+            (failed, _) => Err(Failure::of(self.db.as_ptr(), failed)),
+        }
     }
 
     fn ok(&self, code: c_int) -> Result<(), Failure> {
@@ -274,6 +323,24 @@ pub enum Cell {
     Text(String),
     /// BLOB.
     Blob(Vec<u8>),
+}
+
+impl Cell {
+    /// As SQL spells it, text as it is.
+    pub fn shown(&self) -> String {
+        match self {
+            Cell::Null => "NULL".to_owned(),
+            Cell::Number(number) => number.to_string(),
+            Cell::Real(number) => number.to_string(),
+            Cell::Text(text) => text.clone(),
+            Cell::Blob(bytes) => format!("x'{}'", hex(bytes)),
+        }
+    }
+}
+
+/// Bytes as two digits each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A prepared statement and the row it stands on.

@@ -135,6 +135,10 @@ impl PageSource for SqliteSource {
         Changed::Unknown
     }
 
+    fn has(&self, _page: PageNo) -> bool {
+        true
+    }
+
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
         if into.len() != self.page_size.len() {
             return Err(self.misuse(&format!("{} bytes asked for a page of {}", into.len(), self.page_size)));

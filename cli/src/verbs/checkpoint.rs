@@ -5,35 +5,48 @@ use crate::screen::Told;
 use crate::sqlite::{BUSY_TIMEOUT, OpenDatabase, SqliteSource};
 use crate::words;
 use littoral_engine::exec;
-use littoral_engine::exec::checkpoint::{Options, Planned};
+use littoral_engine::exec::checkpoint::Planned;
+use littoral_engine::exec::coordinator::Took;
+use littoral_engine::exec::phases::Passed;
 use littoral_engine::exec::coalesce::Coalesced;
 use littoral_engine::exec::snapshot::Written;
 use littoral_engine::live::{self, Done};
 use littoral_engine::open::{Place, Totals};
 use littoral_engine::preview::{Preview, preview};
 use littoral_engine::settings::Settings;
-use littoral_engine::{Components, open};
+use littoral_engine::{Components, open, volume};
 use littoral_ports::{PageSource, SourceError};
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::path::Path;
 
 /// What can be said to it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The database file
-    pub(super) file: OsString,
+    pub(crate) file: OsString,
     /// Only show the plan: nothing is changed, here or there
     #[arg(long)]
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Run SQLite's quick_check first (by default only when the volume is new to this database)
     #[arg(long, conflicts_with = "no_check")]
-    pub(super) check: bool,
+    pub(crate) check: bool,
     /// Publish without a check even when the volume is new
     #[arg(long)]
-    pub(super) no_check: bool,
+    pub(crate) no_check: bool,
+    /// Wait so many seconds for a transaction that keeps readers out, with --dry-run also for whoever is at work, then give up (30)
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) wait: Option<u64>,
     /// Leave deltas as they are; `littoral coalesce` merges them later
     #[arg(long)]
-    pub(super) no_coalesce: bool,
+    pub(crate) no_coalesce: bool,
+}
+
+impl Args {
+    /// Of a database, as where nothing else is said.
+    pub(crate) fn of(file: &Path) -> Self {
+        Self { file: file.into(), dry_run: false, check: false, no_check: false, wait: None, no_coalesce: false }
+    }
 }
 
 /// Does it.
@@ -44,9 +57,13 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     // What is no database to others may be one of which not everything is here.
     let plain = match plain {
         Err(SourceError::NotADatabase(_)) if open::is_sparse(&Place::of_database(&file, &settings)?) => None,
+        // Whoever keeps readers out is waited for where that is told.
+        Err(SourceError::Busy(_)) if looks_at_nothing(&args, &file, &settings)? => None,
         plain => Some(plain?),
     };
     let place = Place::of_database(&file, &settings)?;
+    // What cannot be written is refused before anything is looked at.
+    place.target(&settings)?;
     let components = door.components(&settings)?;
     if let Some(mut source) = plain {
         // A damaged database is found before anything is made for it, here or there.
@@ -55,12 +72,12 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         }
         if args.dry_run {
             let (found, asked) = looked(&place, &settings, &components).await?;
-            return dry_run(&place, &components, &found, &asked, &mut source);
+            return dry_run(&place, &settings, &components, &found, &asked, &mut source).await;
         }
     }
     // What is wrong with the remote's address is said before anything is made.
     place.existing(&settings, &components)?;
-    let database = match OpenDatabase::open(&file, door.said()) {
+    let database = match OpenDatabase::quietly(&file, door.said()) {
         Ok(database) => database,
         Err(error) => {
             // Where it is the volume that keeps it shut, this door has words of its own for the choices.
@@ -69,12 +86,14 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         }
     };
     let mut source = database.live()?;
+    let wait_ms = args.wait.map(|seconds| seconds.saturating_mul(1000));
     if args.dry_run {
+        // Marks are looked at, and put back: whoever else works here comes before, or waits.
+        let _alone = volume::alone(&place, &components, wait_ms).await?;
         let (found, asked) = looked(&place, &settings, &components).await?;
-        source.begin(&found.row)?;
-        return dry_run(&place, &components, &found, &asked, &mut *source);
+        return dry_run(&place, &settings, &components, &found, &asked, &mut *source).await;
     }
-    let options = live::Options { no_coalesce: args.no_coalesce };
+    let options = live::Options { no_coalesce: args.no_coalesce, wait_ms, ..live::Options::default() };
     let done = Box::pin(live::checkpoint(&place, &settings, &components, &mut *source, options)).await?;
     for later in &done.later {
         door.screen.warn(&format!(
@@ -83,6 +102,11 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     }
     let told = Report { place: &place, changed_since: source.commits_left() > 0, done };
     Ok(Told::done(told.json(), told.text()))
+}
+
+/// Whether all that is to be done is a checkpoint of a database that has a volume.
+fn looks_at_nothing(args: &Args, file: &Path, settings: &Settings) -> anyhow::Result<bool> {
+    Ok(!args.check && !args.dry_run && Place::of_database(file, settings)?.found.is_some())
 }
 
 /// SQLite's own opinion. Where it has none, because only the application could check its schema, that is no objection.
@@ -103,16 +127,17 @@ async fn looked(place: &Place, settings: &Settings, components: &Components) -> 
     Ok((found, remote.map(|remote| remote.totals()).unwrap_or_default()))
 }
 
-fn dry_run(
+async fn dry_run(
     place: &Place,
+    settings: &Settings,
     components: &Components,
     found: &Preview,
     asked: &Totals,
     source: &mut dyn PageSource,
 ) -> anyhow::Result<Told> {
-    let policy = Options::default().policy;
-    let planned = exec::checkpoint::planned(&*found.manifest, &found.row, source, &policy, &*components.progress)?;
-    let Planned { difference, plan } = planned;
+    let policy = place.policy(settings)?;
+    let planned = exec::checkpoint::planned(found.manifest.clone(), &found.row, source, &policy, components).await?;
+    let Planned { difference, plan, phases, took } = planned;
     let chunks: Vec<Value> = plan.iter().flat_map(|plan| &plan.chunks).map(chunk_json).collect();
     let json = json!({
         "verb": "checkpoint",
@@ -125,6 +150,8 @@ fn dry_run(
         "chunks": chunks,
         "chunks_unchanged": plan.as_ref().map(|plan| plan.unchanged),
         "estimate": plan.as_ref().map(|plan| json!({ "bytes": plan.estimate.bytes, "puts": plan.estimate.puts })),
+        "phases": phases_json(&phases),
+        "participants": participants_json(&took),
         "cost": words::cost_json(asked),
     });
     let mut text = match (found.is_new, found.unfinished) {
@@ -164,6 +191,26 @@ fn dry_run(
     Ok(Told::done(json, text))
 }
 
+fn phases_json(phases: &[Passed]) -> Value {
+    let phase = |passed: &Passed| {
+        json!({ "phase": passed.phase.word(), "ms": passed.took_ms, "waited_for": passed.waited_for })
+    };
+    phases.iter().map(phase).collect()
+}
+
+fn participants_json(took: &[Took]) -> Value {
+    let participant = |took: &Took| {
+        json!({
+            "participant": took.who.word(),
+            "begin_ms": took.begin_ms,
+            "prepare_ms": took.prepare_ms,
+            "commit_ms": took.commit_ms,
+            "waited_for": took.waited_for,
+        })
+    };
+    took.iter().map(participant).collect()
+}
+
 fn chunk_json(chunk: &littoral_engine::ChunkPlan) -> Value {
     let told = chunk.action.to_string();
     json!({
@@ -201,6 +248,8 @@ impl Report<'_> {
                 "bytes": done.bytes,
                 "blobs": done.blobs,
                 "blobs_resumed": done.resumed,
+                "phases": phases_json(&done.phases),
+                "participants": participants_json(&done.took),
             })),
             "snapshot": self.done.snapshot.map(|snapshot| json!({
                 "record": snapshot.seq.0,
@@ -253,6 +302,11 @@ impl Report<'_> {
                         resumed => format!(", {resumed} of them from an interrupted attempt"),
                     },
                 ));
+            }
+        }
+        for passed in self.done.checkpoint.iter().flat_map(|done| &done.phases) {
+            if let Some(who) = &passed.waited_for {
+                text.push_str(&format!("  {} waited for {who}\n", passed.phase));
             }
         }
         let mut step = |name: &str, totals: &Totals, what: String| {

@@ -5,7 +5,8 @@ use crate::door::Door;
 use crate::screen::Told;
 use crate::words;
 use littoral_engine::Session;
-use littoral_engine::exec::coalesce::coalesce;
+use littoral_engine::exec::beside::Quietly;
+use littoral_engine::exec::coalesce::coalesce_beside;
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -20,7 +21,7 @@ pub struct Args {
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let Opened { place, settings, mut session, meter } = session(door, &args.file).await?;
     let Session { writer, scratch, .. } = &mut session;
-    let done = Box::pin(coalesce(writer, scratch, None, settings.compression.value)).await?;
+    let done = Box::pin(coalesce_beside(writer, scratch, None, settings.compression.value, &mut Quietly::of(&place))).await?;
     let json = json!({
         "verb": "coalesce",
         "volume": place.url(),

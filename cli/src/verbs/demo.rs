@@ -102,7 +102,7 @@ impl Story<'_> {
         self.restore("The same by its place in the history", "again.db", Some(at), &old).await?;
 
         let file = self.database().into();
-        let done = history::run(history::Args { target: file, limit: 20, before: None }, &self.inner).await?;
+        let done = history::run(history::Args { target: file, limit: 20, points: false, before: None }, &self.inner).await?;
         self.chapter("The history tells it all", &done.text, done.json);
         Ok(self.steps)
     }
@@ -181,7 +181,8 @@ impl Story<'_> {
             dry_run: false,
             check: false,
             no_check: false,
-            no_coalesce: false,
+            wait: None,
+no_coalesce: false,
         };
         let done = Box::pin(checkpoint::run(args, &self.inner)).await?;
         let position: littoral_types::Position = done.json["position"].as_str().unwrap_or_default().parse()?;
@@ -213,8 +214,8 @@ impl Story<'_> {
     /// Restores, and holds the file against a stock copy: the same bytes, and SQLite's approval.
     async fn restore(&mut self, title: &str, name: &str, at: Option<At>, expected: &Path) -> anyhow::Result<()> {
         let dest = self.folder.join(name);
-        let args = restore::Args { from: self.database().into(), dest: dest.clone(), at, force: false };
-        let done = Box::pin(restore::run(args, &self.inner)).await?;
+        let args = restore::Args { from: self.database().into(), dest: dest.clone(), force: false };
+        let done = Box::pin(restore::restored(args, at, true, &self.inner)).await?;
         let problems = integrity_check(&dest, BUSY_TIMEOUT)?;
         let wrong = |message: String| Fault {
             exit: Exit::Corrupt,

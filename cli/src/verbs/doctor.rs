@@ -6,12 +6,13 @@ use crate::exit::{Exit, Explained, explain};
 use crate::screen::Told;
 use crate::sqlite::{BUSY_TIMEOUT, SqliteSource};
 use crate::words;
+use littoral_engine::exec::replicate::{mark_of, position_of};
 use littoral_engine::open::{self, Place};
 use littoral_engine::settings::{Origin, Settings};
 use littoral_engine::{Components, EngineError, Log};
 use littoral_ports::{PageSource as _, RemoteError};
 use littoral_types::limits::{CHUNK_BYTES, TRANSFERS_IN_FLIGHT};
-use littoral_types::{JournalMode, Position};
+use littoral_types::{CopyState, JournalMode, Position};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::Path;
@@ -316,7 +317,45 @@ async fn remote(args: &Args, place: &Place, settings: &Settings, components: &Co
         writing(place, &log, components, checks).await;
     }
     volume(place, &log, components, checks).await;
+    for url in settings.copies() {
+        copy(url, place, settings, components, checks).await;
+    }
     checks.ok("cost", words::cost(&meter.all()));
+}
+
+async fn copy(url: &str, place: &Place, settings: &Settings, components: &Components, checks: &mut Checks) {
+    let at = url;
+    let url = open::told_url(at);
+    let found = async {
+        let destination = open::destination(at, place, settings, components)?;
+        let position = position_of(&destination.log).await?.map(|(position, _)| position);
+        Ok::<_, EngineError>((mark_of(&destination.log).await?, position))
+    };
+    match found.await {
+        Err(error) => checks.fail("copy", error),
+        Ok((None, None)) => checks.ok("copy", format!("{url}: none yet; the first copy makes it")),
+        Ok((None, Some(_))) => checks.warn(
+            "copy",
+            format!("{url} holds a volume of that name, and it is no copy"),
+            "name another place (copy=URL): nothing is copied there",
+        ),
+        Ok((Some(mark), position)) => {
+            let position = position.map_or_else(|| "nothing".to_owned(), |position| position.to_string());
+            match mark.state {
+                CopyState::Follows => checks.ok("copy", format!("{url}: up to {position}")),
+                CopyState::Fills(seq) => checks.warn(
+                    "copy",
+                    format!("{url} is being filled at record {seq}"),
+                    "littoral copy goes on with it; until then it cannot be restored from",
+                ),
+                CopyState::Promoted { by, .. } => checks.warn(
+                    "copy",
+                    format!("{url} was promoted by {by}, and ends at {position}"),
+                    "it is a volume of its own: name another place (copy=URL), or go on there",
+                ),
+            }
+        }
+    }
 }
 
 /// Where keys would come from. Whether they are right is what the next answer says.

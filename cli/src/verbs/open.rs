@@ -17,7 +17,7 @@ pub struct Args {
 /// Does it.
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let file = door.file(&args.file)?;
-    let database = OpenDatabase::open(&file, door.said())?;
+    let database = OpenDatabase::quietly(&file, door.said())?;
     let mut status: Vec<(String, String)> = Vec::new();
     let asked = database.run("SELECT name, value FROM littoral_status", &mut |answer| {
         status.extend(answer.rows.into_iter().filter_map(|row| match row.as_slice() {

@@ -1,9 +1,9 @@
 //! `littoral shell FILE [SQL]`: SQL on a database, through the VFS.
 
-use crate::door::Door;
+use crate::door::{Door, arm};
 use crate::exit::{Exit, Fault};
 use crate::screen::Told;
-use crate::sqlite::{Answer, Cell, OpenDatabase};
+use crate::sqlite::{Answer, Cell, OpenDatabase, hex};
 use crate::words;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -20,6 +20,7 @@ pub struct Args {
 
 /// Does it.
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
+    arm()?;
     let file = door.file(&args.file)?;
     let database = OpenDatabase::open(&file, door.said())?;
     let mut answers: Vec<Value> = Vec::new();
@@ -85,22 +86,8 @@ fn run_one(database: &OpenDatabase, sql: &str, is_terminal: bool, told: &mut dyn
 
 fn as_text(answer: &Answer) -> String {
     let columns: Vec<&str> = answer.columns.iter().map(String::as_str).collect();
-    let rows: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(shown).collect()).collect();
+    let rows: Vec<Vec<String>> = answer.rows.iter().map(|row| row.iter().map(Cell::shown).collect()).collect();
     words::table(&columns, &rows)
-}
-
-fn shown(cell: &Cell) -> String {
-    match cell {
-        Cell::Null => "NULL".to_owned(),
-        Cell::Number(number) => number.to_string(),
-        Cell::Real(number) => number.to_string(),
-        Cell::Text(text) => text.clone(),
-        Cell::Blob(bytes) => format!("x'{}'", hex(bytes)),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn as_json(answer: &Answer) -> Value {

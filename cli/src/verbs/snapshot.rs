@@ -5,11 +5,13 @@ use crate::door::{Door, Target};
 use crate::exit::Fault;
 use crate::screen::Told;
 use crate::words;
+use littoral_engine::exec::at::no_such_name;
 use littoral_engine::exec::prune::{drop_snapshot, named_snapshots};
-use littoral_engine::exec::restore::At;
 use littoral_engine::exec::snapshot::write_snapshot;
 use littoral_engine::{EngineError, live};
-use littoral_types::{PinPurpose, SnapshotName};
+use littoral_engine::logs;
+use littoral_engine::settings::Key;
+use littoral_types::{At, Moment, PinPurpose, SnapshotName};
 use serde_json::json;
 use std::ffi::OsString;
 
@@ -22,7 +24,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Name the newest published state (checkpoint first to have the database's latest commits in it)
+    /// Name the newest published state (checkpoint first to have the database's latest commits in it), or the one that --at names
     Create {
         /// The volume: a database whose volume it is, or a URL
         #[arg(value_name = "FILE|URL")]
@@ -48,6 +50,10 @@ enum What {
 
 /// Does it.
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
+    let is_past = door.said().iter().any(|(key, _)| *key == Key::At);
+    if is_past && !matches!(args.what, What::Create { .. }) {
+        return Err(Fault::usage("--at names the state that a snapshot is made of", "leave it out").into());
+    }
     match args.what {
         What::Create { target, name } => create(target, name, door).await,
         What::List { target } => list(target, door).await,
@@ -56,13 +62,14 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
 }
 
 pub(super) async fn create(target: OsString, name: SnapshotName, door: &Door) -> anyhow::Result<Told> {
-    // `restore --at` could not tell such a name from a position.
-    if !matches!(super::restore::at(name.as_str()), Ok(At::Snapshot(_))) {
-        let message = format!("a snapshot cannot be called {name}: that is an LSN or a position");
-        return Err(Fault::usage(message, "choose a name with a letter in it").into());
+    if !Moment::is_snapshot(&name) {
+        let message = format!("a snapshot cannot be called {name}: that is an LSN, a position or how long ago");
+        return Err(Fault::usage(message, "choose a name with a letter in it, and no line before it").into());
     }
+    let is_past = door.said().iter().any(|(key, _)| *key == Key::At);
     let (url, pinned, meter) = match Target::read(&target) {
-        Target::File(_) => {
+        // A log's own process ships: what is there is what is named.
+        Target::File(file) if !is_past && logs::identity(&file).is_err() => {
             let Opened { place, mut session, meter, .. } = session(door, &target).await?;
             let components = session.writer.components().clone();
             if session.writer.row().tail.figures.page_size.is_none() {
@@ -73,12 +80,14 @@ pub(super) async fn create(target: OsString, name: SnapshotName, door: &Door) ->
             let pinned = live::name_snapshot(session.writer.log(), &components, &name).await?;
             (place.url(), pinned, meter)
         }
-        Target::Url(_) => {
+        Target::File(_) | Target::Url(_) => {
             let (place, settings) = door.place(&target, None)?;
             let components = door.components(&settings)?;
             let (log, remote) = place.log(&settings, &components)?;
             let meter = Meter::new(remote);
-            (place.url(), live::name_snapshot(&log, &components, &name).await?, meter)
+            let now = components.clock.wall_ms();
+            let at = settings.at.as_ref().map_or(At::Newest, |at| at.value.as_of(now));
+            (place.url(), live::name_state(&log, &components, &name, &at).await?, meter)
         }
     };
     let (position, pin) = pinned;
@@ -140,8 +149,7 @@ async fn dropped(target: OsString, name: SnapshotName, door: &Door) -> anyhow::R
     let (log, remote) = place.log(&settings, &components)?;
     let meter = Meter::new(remote);
     if !drop_snapshot(&log, &name).await? {
-        let detail = format!("no snapshot is called {name}");
-        return Err(EngineError::NoSuchPosition { volume: place.url(), detail }.into());
+        return Err(no_such_name(&log, &name).await?.into());
     }
     let json = json!({
         "verb": "snapshot drop",

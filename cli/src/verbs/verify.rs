@@ -2,14 +2,18 @@
 
 use super::shown::Meter;
 use crate::door::Door;
+use crate::errands::judged;
 use crate::exit::Exit;
 use crate::screen::Told;
 use crate::sqlite::{BUSY_TIMEOUT, integrity_check};
 use crate::words;
 use anyhow::Context;
 use littoral_engine::exec::restore::{At, restore};
-use littoral_engine::exec::verify::verify;
-use littoral_engine::{Components, EngineError, Log};
+use littoral_engine::exec::verify::{Verifying, verify_on};
+use littoral_engine::jobs::{self, Noting};
+use littoral_engine::open::Place;
+use littoral_engine::{Components, EngineError, Log, chores, logs};
+use littoral_types::{Task, VolumeKind};
 use serde_json::json;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,13 +23,13 @@ use std::path::PathBuf;
 pub struct Args {
     /// The volume: a database whose volume it is, or a URL
     #[arg(value_name = "FILE|URL")]
-    target: OsString,
+    pub(crate) target: OsString,
     /// Do not restore a copy for SQLite's integrity_check
     #[arg(long)]
-    no_restore: bool,
+    pub(crate) no_restore: bool,
     /// Where the copy is restored to for a while [default: the system's temporary folder]
     #[arg(long, value_name = "DIR")]
-    temp: Option<PathBuf>,
+    pub(crate) temp: Option<PathBuf>,
 }
 
 /// Does it.
@@ -34,11 +38,45 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let components = door.components(&settings)?;
     let (log, remote) = place.log(&settings, &components)?;
     let meter = Meter::new(remote);
-    let found = Box::pin(verify(&log, &components)).await?;
+    let (components, noting) = Noting::over(&components);
+    let task = Task::VerifyCheckpoint { restore: !args.no_restore };
+    // What a job says does not hold where the copy is to lie.
+    let errand = match args.temp.is_some() {
+        true => None,
+        false => Box::pin(jobs::begin_at(&place, &components, task, Some(noting.clone()))).await?,
+    };
+    // What an attempt that was killed had checked is not read again.
+    let known = match &errand {
+        Some(errand) if errand.goes_on() => errand.notes().await,
+        _ => Vec::new(),
+    };
+    let work = checked(args, &place, &log, &meter, &components, Verifying { known, noting: Some(noting) });
+    Box::pin(jobs::run(errand, judged, |told: &Told| verdict(told), work)).await
+}
+
+fn verdict(told: &Told) -> Result<String, String> {
+    match told.json["problems"].as_array().map_or(0, Vec::len) {
+        0 => Ok(format!("sound: {} blobs, {} bytes", told.json["blobs"], told.json["bytes"])),
+        problems => Err(format!("not sound: {problems} problems, the first: {}", told.json["problems"][0])),
+    }
+}
+
+async fn checked(
+    args: Args,
+    place: &Place,
+    log: &Log,
+    meter: &Meter,
+    components: &Components,
+    verifying: Verifying,
+) -> anyhow::Result<Told> {
+    let found = Box::pin(verify_on(log, components, &verifying)).await?;
+    if let Some(file) = chores::file(place) {
+        chores::note_whole(&file, components, &found)?;
+    }
     let mut problems = found.problems.clone();
     let restored = match args.no_restore {
         true => None,
-        false => restored(&log, &components, args.temp, &mut problems).await?,
+        false => restored(log, components, args.temp, &mut problems).await?,
     };
     let json = json!({
         "verb": "verify",
@@ -52,7 +90,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         "pins": found.pins,
         "bytes": found.bytes,
         "orphans": found.orphans,
-        "restored": restored,
+        "restored": restored.as_ref().map(|(position, _)| position),
         "problems": problems,
         "cost": words::cost_json(&meter.all()),
     });
@@ -72,8 +110,8 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         text.push_str(&format!("  {} that nothing names: a prune takes them\n", words::some(found.orphans, "blob")));
     }
     match &restored {
-        Some(position) if problems.is_empty() => {
-            text.push_str(&format!("  a copy restored at {position}: integrity_check ok\n"));
+        Some((position, answer)) if problems.is_empty() => {
+            text.push_str(&format!("  a copy restored at {position}: {answer}\n"));
         }
         _ => {}
     }
@@ -95,7 +133,7 @@ async fn restored(
     components: &Components,
     temp: Option<PathBuf>,
     problems: &mut Vec<String>,
-) -> anyhow::Result<Option<String>> {
+) -> anyhow::Result<Option<(String, &'static str)>> {
     let folder = match temp {
         Some(folder) => tempfile::tempdir_in(&folder).with_context(|| format!("{}: no temporary folder", folder.display())),
         None => tempfile::tempdir().context("the system has no temporary folder"),
@@ -105,18 +143,22 @@ async fn restored(
         Ok(done) => {
             components.progress.phase("checking", 0, littoral_ports::Unit::Pages);
             problems.extend(integrity_check(&copy, BUSY_TIMEOUT)?.into_iter().map(|problem| format!("restored copy: {problem}")));
-            Ok(Some(done.position.to_string()))
+            Ok(Some((done.position.to_string(), "integrity_check ok")))
+        }
+        // A log is restored entry by entry, each verified, and has no SQLite to ask.
+        Err(EngineError::OtherKind { kind: VolumeKind::Log, .. }) => {
+            match Box::pin(logs::restore(log, components, &At::Newest, &folder.path().join("log"))).await {
+                Ok(done) => Ok(Some((done.position.to_string(), "every record in its place"))),
+                Err(error) if error.is_damage() || matches!(error, EngineError::Log(_)) => {
+                    problems.push(format!("a copy cannot be restored: {error}"));
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
+            }
         }
         // Nothing was checkpointed yet: nothing to restore.
         Err(EngineError::NoSuchPosition { .. }) => Ok(None),
-        Err(
-            error @ (EngineError::Damaged { .. }
-            | EngineError::Chain { .. }
-            | EngineError::Inconsistent { .. }
-            | EngineError::Remote(
-                littoral_ports::RemoteError::Missing { .. } | littoral_ports::RemoteError::Corrupt { .. },
-            )),
-        ) => {
+        Err(error) if error.is_damage() => {
             problems.push(format!("a copy cannot be restored: {error}"));
             Ok(None)
         }

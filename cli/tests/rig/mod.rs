@@ -67,9 +67,12 @@ impl Rig {
         file
     }
 
-    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    /// A program that stands in the rig, with nothing of ours in its environment.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.env_clear().current_dir(self.folder.path()).stdin(Stdio::null());
+        // Nothing is published unasked: tests count what is.
+        command.env("LITTORAL_SYNC_INTERVAL", "off");
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder.path());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

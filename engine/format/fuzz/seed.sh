@@ -15,6 +15,7 @@ seed shard ../golden/shard.*.bin
 seed snapshot ../golden/snapshot.*.bin
 seed head ../golden/head.*.bin
 seed pin ../golden/pin.*.bin
+seed log ../golden/log-*.bin
 seed rows ../golden/row-*.bin
 seed body ../golden/record-*.bin
 seed keys ../golden/row-number.*.bin

@@ -2,14 +2,14 @@
 
 use crate::FormatError;
 use crate::interior;
-use crate::nouns::{Ascending, record_kind};
-use crate::ops;
+use crate::nouns::{Ascending, name, record_kind};
 use crate::wire::{In, Out, Spell, page_size_log2};
-use littoral_types::limits::{RECORD_BODY_MAX, RECORD_PAGES_BYTES_MAX};
+use crate::{ops, snapshot};
+use littoral_types::limits::{RECORD_BODY_MAX, RECORD_PAGES_BYTES_MAX, SKELETON_BYTES_MAX};
 use littoral_types::{
-    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Index, Lsn, LsnRange, Owner, PageCount,
-    PageSize, Prune, RecordBody, RecordHash, RecordKind, RecordSummary, Release, SchemaSummary, Segment, Seq,
-    SkeletonPage, VolumeMeta, WalMark,
+    BlobName, Checkpoint, Claim, Coalesce, Commit, Epoch, FooterFigures, Fork, Gap, GapReason, Index, Lsn, LsnRange,
+    Owner, PageCount, PageSize, Parent, Position, Prune, RecordBody, RecordHash, RecordKind, RecordSummary, Release,
+    SchemaSummary, Segment, Seq, SkeletonPage, VolumeFigures, VolumeId, VolumeMeta, WalMark,
 };
 
 pub(crate) const WHAT: &str = "record body";
@@ -22,6 +22,7 @@ const MANY: usize = RECORD_BODY_MAX;
 pub(crate) fn encode(body: &RecordBody) -> Result<Vec<u8>, FormatError> {
     let mut out = Out::new(WHAT, 4096);
     let version = match body {
+        RecordBody::Checkpoint(Checkpoint { gap: Some(_), .. }) => 1,
         RecordBody::Checkpoint(Checkpoint { pages, .. }) if !pages.is_empty() => VERSION,
         RecordBody::Checkpoint(Checkpoint { wal: Some(_), .. }) => 2,
         _ => 1,
@@ -31,10 +32,14 @@ pub(crate) fn encode(body: &RecordBody) -> Result<Vec<u8>, FormatError> {
         RecordBody::Claim(claim) => claim.put(&mut out),
         RecordBody::Release(release) => release.owner.put(&mut out),
         RecordBody::Segment(segment) => segment.put(&mut out),
-        RecordBody::Checkpoint(checkpoint) => put_checkpoint(&mut out, checkpoint),
+        RecordBody::Checkpoint(checkpoint) => match &checkpoint.gap {
+            None => put_checkpoint(&mut out, checkpoint),
+            Some(gap) => put_gap(&mut out, gap, checkpoint),
+        },
         RecordBody::Coalesce(coalesce) => ops::put(&mut out, &coalesce.ops),
         RecordBody::Index(index) => index.put(&mut out),
         RecordBody::Prune(prune) => prune.put(&mut out),
+        RecordBody::Fork(fork) => fork.put(&mut out),
     }
     out.limit(out.len(), RECORD_BODY_MAX);
     out.finish()
@@ -52,9 +57,11 @@ pub(crate) fn decode(kind: RecordKind, raw: &[u8]) -> Result<RecordBody, FormatE
         RecordKind::Release => RecordBody::Release(Release { owner: Owner::get(input_mut)? }),
         RecordKind::Segment => RecordBody::Segment(Segment::get(input_mut)?),
         RecordKind::Checkpoint => RecordBody::Checkpoint(checkpoint(input_mut, version)?),
+        RecordKind::Gap => RecordBody::Checkpoint(gap(input_mut)?),
         RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: ops::get(input_mut)? }),
         RecordKind::Index => RecordBody::Index(Index::get(input_mut)?),
         RecordKind::Prune => RecordBody::Prune(Prune::get(input_mut)?),
+        RecordKind::Fork => RecordBody::Fork(Box::new(Fork::get(input_mut)?)),
     };
     input.end()?;
     Ok(body)
@@ -100,18 +107,18 @@ fn put_checkpoint(out: &mut Out, checkpoint: &Checkpoint) {
         (None, true) => {}
         (wal, false) => {
             out.optional("has a place in the WAL", wal.as_ref(), |out, wal| wal.put(out));
-            put_pages(out, &checkpoint.pages);
+            put_pages(out, &checkpoint.pages, RECORD_PAGES_BYTES_MAX);
         }
     }
     ops::put(out, &checkpoint.ops);
 }
 
-fn put_pages(out: &mut Out, pages: &[SkeletonPage]) {
+fn put_pages(out: &mut Out, pages: &[SkeletonPage], bytes_max: usize) {
     let size = pages.first().and_then(|first| PageSize::new(first.image.len() as u64).ok());
     let Some(size) = size else { return out.refuse("a page that travels along and is not a page long") };
     out.u8("pages that travel along: size as a power of two", page_size_log2(size));
     out.count("pages that travel along", pages.len());
-    out.limit(pages.len(), pages_max(size));
+    out.limit(pages.len(), pages_max(size, bytes_max));
     let mut place = Ascending::default();
     for SkeletonPage { page, image } in pages {
         place.put(out, *page);
@@ -124,14 +131,14 @@ fn put_pages(out: &mut Out, pages: &[SkeletonPage]) {
     }
 }
 
-fn pages_max(size: PageSize) -> usize {
-    (RECORD_PAGES_BYTES_MAX / size.len()).max(1)
+fn pages_max(size: PageSize, bytes_max: usize) -> usize {
+    (bytes_max / size.len()).max(1)
 }
 
-fn get_pages(input: &mut In<'_>) -> Result<Vec<SkeletonPage>, FormatError> {
+fn get_pages(input: &mut In<'_>, bytes_max: usize) -> Result<Vec<SkeletonPage>, FormatError> {
     let size = input.page_size()?;
     let mut place = Ascending::default();
-    let pages = input.list(1 + size.len(), pages_max(size), |input| {
+    let pages = input.list(1 + size.len(), pages_max(size, bytes_max), |input| {
         let page = place.get(input)?;
         let mut image = input.take(size.len())?.to_vec();
         interior::turn_back(&mut image);
@@ -149,8 +156,32 @@ fn checkpoint(input: &mut In<'_>, version: u16) -> Result<Checkpoint, FormatErro
         2 => Some(WalMark::get(input)?),
         _ => input.optional(WalMark::get)?,
     };
-    let pages = if version > 2 { get_pages(input)? } else { Vec::new() };
-    Ok(Checkpoint { ops: ops::get(input)?, schema, sessions, wal, pages })
+    let pages = if version > 2 { get_pages(input, RECORD_PAGES_BYTES_MAX)? } else { Vec::new() };
+    Ok(Checkpoint { ops: ops::get(input)?, schema, sessions, wal, pages, gap: None })
+}
+
+/// A checkpoint of commits that cannot be told apart: why, and then all that a checkpoint says, whether it has it or not.
+fn put_gap(out: &mut Out, gap: &Gap, checkpoint: &Checkpoint) {
+    out.u8("gap: reason", gap.reason as u8);
+    out.varint("gap: since, ms", gap.since_ms);
+    put_schema(out, checkpoint.schema.as_ref());
+    put_sessions(out, &checkpoint.sessions);
+    out.optional("has a place in the WAL", checkpoint.wal.as_ref(), |out, wal| wal.put(out));
+    let pages = (!checkpoint.pages.is_empty()).then_some(&checkpoint.pages);
+    out.optional("has pages that travel along", pages, |out, pages| put_pages(out, pages, RECORD_PAGES_BYTES_MAX));
+    ops::put(out, &checkpoint.ops);
+}
+
+fn gap(input: &mut In<'_>) -> Result<Checkpoint, FormatError> {
+    let number = input.u8()?;
+    let reason = GapReason::ALL.into_iter().find(|reason| *reason as u8 == number);
+    let reason = reason.ok_or_else(|| input.invalid(format!("reason of a gap {number}")))?;
+    let gap = Gap { reason, since_ms: input.varint()? };
+    let schema = input.optional(SchemaSummary::get)?;
+    let sessions = input.list(2, MANY, get_session)?;
+    let wal = input.optional(WalMark::get)?;
+    let pages = input.optional(|input| get_pages(input, RECORD_PAGES_BYTES_MAX))?.unwrap_or_default();
+    Ok(Checkpoint { ops: ops::get(input)?, schema, sessions, wal, pages, gap: Some(gap) })
 }
 
 pub(crate) fn put_owner(out: &mut Out, owner: Option<&Owner>) {
@@ -262,6 +293,51 @@ impl Spell for RecordSummary {
             page_count: PageCount(input.varint()?),
             added: FooterFigures::get(input)?,
         })
+    }
+}
+
+impl Spell for Parent {
+    fn put(&self, out: &mut Out) {
+        out.text("parent: name", self.name.as_str());
+        out.raw("parent: volume", &self.id.0);
+        out.varint("parent: seq", self.seq.0);
+        out.raw("parent: record's hash", &self.record.0);
+        out.varint("parent: epoch", self.position.epoch.0);
+        out.varint("parent: LSN", self.position.lsn.0);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        Ok(Self {
+            name: name(input)?,
+            id: VolumeId(input.array()?),
+            seq: Seq(input.varint()?),
+            record: RecordHash(input.array()?),
+            position: Position { epoch: Epoch(input.varint()?), lsn: Lsn(input.varint()?) },
+        })
+    }
+}
+
+impl Spell for Fork {
+    fn put(&self, out: &mut Out) {
+        self.volume.put(out);
+        self.made_by.put(out);
+        self.parent.put(out);
+        self.figures.put(out);
+        snapshot::put_rows(out, &self.shards, &self.rows);
+        put_schema(out, self.schema.as_ref());
+        out.optional("has pages that travel along", (!self.pages.is_empty()).then_some(&self.pages), |out, pages| {
+            put_pages(out, pages, SKELETON_BYTES_MAX);
+        });
+        ops::put(out, &self.ops);
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let (volume, made_by, parent) = (VolumeMeta::get(input)?, Owner::get(input)?, Parent::get(input)?);
+        let figures = VolumeFigures::get(input)?;
+        let (shards, rows) = snapshot::get_rows(input, snapshot::KIND.version)?;
+        let schema = input.optional(SchemaSummary::get)?;
+        let pages = input.optional(|input| get_pages(input, SKELETON_BYTES_MAX))?.unwrap_or_default();
+        Ok(Self { volume, made_by, parent, figures, shards, rows, ops: ops::get(input)?, schema, pages })
     }
 }
 

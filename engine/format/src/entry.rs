@@ -5,8 +5,8 @@
 //! be the one spelling of its value.
 
 use crate::wire::In;
-use crate::{FormatError, blob, body, frame, head, object, patch, pin, record, rows, shard, snapshot};
-use littoral_types::{IdentityKey, PageNo, PageSize, RecordKind};
+use crate::{FormatError, blob, body, copy, frame, head, log, object, patch, pin, record, rows, shard, snapshot};
+use littoral_types::{IdentityKey, LogHead, Lsn, PageNo, PageSize, RecordKind, VolumeId};
 use std::fmt::Debug;
 
 /// One way in.
@@ -32,6 +32,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry { name: "snapshot", run: run_snapshot },
     Entry { name: "head", run: run_head },
     Entry { name: "pin", run: run_pin },
+    Entry { name: "log", run: run_log },
     Entry { name: "rows", run: run_rows },
     Entry { name: "keys", run: run_keys },
 ];
@@ -247,8 +248,43 @@ fn run_head(bytes: &[u8]) {
 fn run_pin(bytes: &[u8]) {
     each(bytes, |bytes| {
         only(bytes, pin::encode, pin::decode);
+        only(bytes, copy::encode, copy::decode);
     });
     let _ = object::unwrap(&snapshot::KIND, bytes);
+}
+
+/// The segment that entries of a log are read as entries of.
+pub const LOG: LogHead = LogHead { log: VolumeId([9; 16]), first: Lsn(300), created_ms: 1_700_000_000_000 };
+
+fn run_log(bytes: &[u8]) {
+    each(bytes, |bytes| {
+        if bytes.len() == log::HEAD_LEN {
+            only(bytes, log::encode_head, log::decode_head);
+        }
+    });
+    only(bytes, log::encode_index, log::decode_index);
+    let trailer = bytes.len().checked_sub(log::TRAILER_BYTES);
+    if let Some(bytes) = trailer.and_then(|trailer| mended(bytes, 0, trailer)) {
+        only(&bytes, log::encode_index, log::decode_index);
+    }
+    let run = |bytes: &[u8]| {
+        if let Ok(Some((head, body))) = log::decode_entry(&LOG, LOG.first, bytes) {
+            let again = log::encode_entry(&LOG, LOG.first, &head, body);
+            assert_eq!(again.as_deref(), Ok(&bytes[..log::entry_bytes(body.len())]));
+        }
+    };
+    run(bytes);
+    // With the sum that its bytes have.
+    let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+    if let Some(words) = words.first_chunk::<4>()
+        && let Ok(Some(head)) = log::read_head(*words)
+        && let Some(body) = bytes[log::ENTRY_HEAD_BYTES..].get(..head.len as usize)
+    {
+        let [_, sum, ..] = log::words_of(&LOG, LOG.first, &head, &mut log::EntrySum::of(body));
+        let mut bytes = bytes.to_vec();
+        bytes[8..16].copy_from_slice(&sum.to_le_bytes());
+        run(&bytes);
+    }
 }
 
 fn run_rows(bytes: &[u8]) {
@@ -257,8 +293,13 @@ fn run_rows(bytes: &[u8]) {
         only(bytes, rows::base::encode, rows::base::decode);
         only(bytes, rows::delta::encode, rows::delta::decode);
         only(bytes, rows::change::encode, rows::change::decode);
+        only(bytes, rows::lease::encode, rows::lease::decode);
+        only(bytes, rows::lease_taken::encode, rows::lease_taken::decode);
         only(bytes, rows::intent::encode, rows::intent::decode);
         only(bytes, rows::staged::encode, rows::staged::decode);
+        only(bytes, rows::job::encode, rows::job::decode);
+        only(bytes, rows::job_note::encode, rows::job_note::decode);
+        only(bytes, rows::session::encode, rows::session::decode);
         only(bytes, |ids: &Vec<_>| rows::identities::encode(ids), rows::identities::decode);
         only(bytes, |number| Ok(rows::number::encode(*number)), rows::number::decode);
     });
@@ -285,6 +326,8 @@ fn run_keys(bytes: &[u8]) {
     );
     only(bytes, |(volume, group)| Ok(keys::group(volume, *group).to_vec()), keys::parse_group);
     only(bytes, |(volume, input)| Ok(keys::staged(volume, input).to_vec()), keys::parse_staged);
+    only(bytes, |job| Ok(keys::job(*job).to_vec()), keys::parse_job);
+    only(bytes, |(ms, job)| Ok(keys::ready(*ms, *job).to_vec()), keys::parse_ready);
     only(bytes, |change| Ok(keys::change(*change).to_vec()), keys::parse_change);
     only(bytes, |(volume, seq, change)| Ok(keys::change_of(volume, *seq, *change).to_vec()), keys::parse_change_of);
 }

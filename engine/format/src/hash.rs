@@ -14,6 +14,16 @@ pub fn crc64(bytes: &[u8]) -> u64 {
     digest.sum64()
 }
 
+/// A short name of what these parts are, one after another.
+pub fn mark(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// Both at once, over bytes as they come.
 #[derive(Clone)]
 pub struct BlobHasher {

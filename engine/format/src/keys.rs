@@ -10,6 +10,8 @@
 //! | pin | `pins/` and 32 hex digits, or `pins/snap-NAME` |
 //! | head | `head` |
 //! | probe | `probe/` and hex digits |
+//! | mark of a copy | `copy` |
+//! | promotion of a copy | `promoted` |
 
 use littoral_types::{BlobHash, BlobKind, BlobName, ObjectPath, PinId, Seq, SnapshotName, VolumeName};
 use std::fmt;
@@ -19,6 +21,8 @@ const SNAPSHOTS: &str = "snap";
 const PINS: &str = "pins";
 const HEAD: &str = "head";
 const PROBE: &str = "probe";
+const COPY: &str = "copy";
+const PROMOTED: &str = "promoted";
 const NAMED: &str = "snap-";
 /// Digits of a probe's name.
 const PROBE_LEN_MAX: usize = 64;
@@ -38,6 +42,10 @@ pub enum ObjectKey {
     Head,
     /// What a test of the store leaves: 1 to 64 lower-case hex digits. Others are not refused here, but not parsed back.
     Probe(String),
+    /// What says that all of this is a copy.
+    Copy,
+    /// What says that it was made a volume of its own: put once, and never again.
+    Promoted,
 }
 
 /// A pin's name.
@@ -84,6 +92,8 @@ impl fmt::Display for ObjectKey {
             ObjectKey::Pin(pin) => write!(f, "{PINS}/{pin}"),
             ObjectKey::Head => f.write_str(HEAD),
             ObjectKey::Probe(digits) => write!(f, "{PROBE}/{digits}"),
+            ObjectKey::Copy => f.write_str(COPY),
+            ObjectKey::Promoted => f.write_str(PROMOTED),
         }
     }
 }
@@ -99,7 +109,13 @@ impl ObjectKey {
         let (volume, rest) = path.as_str().split_once('/')?;
         let volume: VolumeName = volume.parse().ok()?;
         let Some((folder, name)) = rest.split_once('/') else {
-            return (rest == HEAD).then_some((volume, ObjectKey::Head));
+            let key = match rest {
+                HEAD => ObjectKey::Head,
+                COPY => ObjectKey::Copy,
+                PROMOTED => ObjectKey::Promoted,
+                _ => return None,
+            };
+            return Some((volume, key));
         };
         let key = match folder {
             LOG => ObjectKey::Record(seq(name)?),
@@ -179,4 +195,14 @@ pub fn pin(volume: &VolumeName, pin: &PinKey) -> ObjectPath {
 /// The head's path.
 pub fn head(volume: &VolumeName) -> ObjectPath {
     ObjectKey::Head.path(volume)
+}
+
+/// The path of what says that a volume is a copy.
+pub fn copy(volume: &VolumeName) -> ObjectPath {
+    ObjectKey::Copy.path(volume)
+}
+
+/// The path of what says that a copy was promoted.
+pub fn promoted(volume: &VolumeName) -> ObjectPath {
+    ObjectKey::Promoted.path(volume)
 }

@@ -25,12 +25,14 @@ mod table;
 mod wire;
 
 pub mod blob;
+pub mod copy;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod entry;
 pub mod hash;
 pub mod head;
 pub mod identity;
 pub mod keys;
+pub mod log;
 pub mod ops;
 pub mod patch;
 pub mod pin;
@@ -39,6 +41,7 @@ pub mod rows;
 pub mod segment;
 pub mod shard;
 pub mod snapshot;
+pub mod wal;
 
 #[cfg(test)]
 mod tests;
@@ -48,7 +51,7 @@ mod trace;
 pub use error::FormatError;
 
 /// What is persisted, and the newest version of each that this library writes and reads.
-pub const VERSIONS: [(&str, u16); 7] = [
+pub const VERSIONS: [(&str, u16); 9] = [
     ("record", record::VERSION),
     ("record body", body::VERSION),
     ("blob", blob::VERSION),
@@ -56,4 +59,6 @@ pub const VERSIONS: [(&str, u16); 7] = [
     ("patch frame", patch::VERSION),
     ("shard", shard::VERSION),
     ("local manifest", rows::volume::VERSION),
+    ("job queue", rows::job::VERSION),
+    ("log", log::VERSION),
 ];

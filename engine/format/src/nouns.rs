@@ -2,11 +2,12 @@
 
 use crate::FormatError;
 use crate::wire::{In, Out, Spell};
-use littoral_types::limits::{DELTAS_PER_CHUNK_MAX, NAME_LEN_MAX};
+use littoral_types::limits::{DELTAS_PER_CHUNK_MAX, LOG_COLUMNS_MAX, LOG_PIECES_MAX, LOG_VOIDS_MAX, NAME_LEN_MAX};
 use littoral_types::{
     Base, BlobHash, BlobKind, BlobName, BlobRef, ChunkId, ChunkRow, ChunkSpan, Delta, DeltaId, FooterFigures,
-    FrameTable, Generation, Home, IdentityKey, JournalMode, Lsn, LsnRange, Owner, PageCount, PageNo, PageSize,
-    RecordKind, SchemaSummary, Seq, StoreId, VolumeFigures, VolumeId, VolumeKind, VolumeMeta,
+    FrameTable, Generation, Home, IdentityKey, JournalMode, LogPiece, LogRow, LogTable, Lsn, LsnRange, Owner,
+    PageCount, PageNo, PageSize, RecordKind, SchemaSummary, Seq, StoreId, VolumeFigures, VolumeId, VolumeKind,
+    VolumeMeta,
 };
 
 /// Bit of a blob's kind byte that says that another volume's name follows.
@@ -141,9 +142,112 @@ impl Spell for Delta {
 /// Zero pages of all versions of one chunk: each page of the largest chunk 32 times.
 const ROW_ZEROS_MAX: u64 = 32 * crate::table::PAGES_MAX;
 
+/// What a row of a log's segment has where others say whether they have a base.
+const IS_SEGMENT: u8 = 2;
+/// What the state of a table's segment has more.
+const OF_A_TABLE: u8 = 2;
+/// Bytes that any piece takes at least.
+const PIECE_LEN_MIN: usize = 1 + 1 + 35 + 1;
+
+impl Spell for LogTable {
+    fn put(&self, out: &mut Out) {
+        out.limit(self.columns.len(), LOG_COLUMNS_MAX);
+        out.count("table: columns", self.columns.len());
+        self.columns.iter().for_each(|column| out.text("table: a column, as SQL declares it", column));
+        out.limit(self.voids.len(), LOG_VOIDS_MAX);
+        out.count("table: runs of records that are no rows", self.voids.len());
+        let mut before = 0;
+        for (from, to) in &self.voids {
+            out.varint("void: first LSN, from the end of the one before", from.0.wrapping_sub(before));
+            out.varint("void: records after it", to.0.wrapping_sub(from.0));
+            before = to.0;
+        }
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let columns = input.list(1, LOG_COLUMNS_MAX, |input| Ok(input.text()?.to_owned()))?;
+        let mut before = 0_u64;
+        let voids = input.list(2, LOG_VOIDS_MAX, |input| {
+            let (from, more) = (input.varint()?, input.varint()?);
+            let beyond = || input.invalid("a void beyond 64 bits");
+            let from = before.checked_add(from).ok_or_else(beyond)?;
+            before = from.checked_add(more).ok_or_else(beyond)?;
+            Ok((Lsn(from), Lsn(before)))
+        })?;
+        Ok(Self { columns, voids })
+    }
+}
+
+impl Spell for LogRow {
+    fn put(&self, out: &mut Out) {
+        if let Err(detail) = self.check() {
+            out.refuse(detail);
+        }
+        out.varint("segment: first LSN", self.first.0);
+        out.varint("segment: begun, ms", self.created_ms);
+        out.varint("segment: end of the entries", self.end);
+        out.varint("segment: records", self.records);
+        out.varint("segment: earliest time, ms", self.since_ms);
+        out.varint("segment: latest time, ms", self.until_ms);
+        let state = u8::from(self.sealed.is_some()) + if self.table.is_some() { OF_A_TABLE } else { 0 };
+        out.u8("segment: state (0 open, 1 sealed; 2 more of a table)", state);
+        if let Some(bytes) = self.sealed {
+            out.varint("segment: bytes of its file", bytes);
+        }
+        out.count("segment: pieces", self.pieces.len());
+        let (mut first, mut from) = (self.first.0, self.span().0);
+        for piece in &self.pieces {
+            out.varint("piece: bytes", piece.to.wrapping_sub(from));
+            out.varint("piece: first LSN, from the one before", piece.first.0.wrapping_sub(first));
+            piece.blob.put(out);
+            out.varint("piece: where in the blob", piece.at);
+            (first, from) = (piece.first.0, piece.to);
+        }
+        if let Some(table) = &self.table {
+            table.put(out);
+        }
+    }
+
+    fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
+        let (first, created_ms) = (Lsn(input.varint()?), input.varint()?);
+        let (end, records) = (input.varint()?, input.varint()?);
+        let (since_ms, until_ms) = (input.varint()?, input.varint()?);
+        let (is_sealed, is_of_a_table) = match input.u8()? {
+            state @ 0..4 => (state & 1 == 1, state & OF_A_TABLE > 0),
+            other => return Err(input.invalid(format!("a segment in state {other}"))),
+        };
+        let sealed = if is_sealed { Some(input.varint()?) } else { None };
+        let (pieces, table) = (Vec::new(), None);
+        let mut row = Self { first, created_ms, end, records, since_ms, until_ms, sealed, pieces, table };
+        let (mut lsn, mut from) = (first.0, row.span().0);
+        row.pieces = input.list(PIECE_LEN_MIN, LOG_PIECES_MAX, |input| {
+            let beyond = |input: &In<'_>| input.invalid("a piece beyond 64 bits");
+            let to = from.checked_add(input.varint()?).ok_or_else(|| beyond(input))?;
+            lsn = lsn.checked_add(input.varint()?).ok_or_else(|| beyond(input))?;
+            let piece = LogPiece { from, to, first: Lsn(lsn), blob: BlobRef::get(input)?, at: input.varint()? };
+            from = to;
+            Ok(piece)
+        })?;
+        if is_of_a_table {
+            row.table = Some(LogTable::get(input)?);
+        }
+        match row.check() {
+            Ok(()) => Ok(row),
+            Err(detail) => Err(input.invalid(detail)),
+        }
+    }
+}
+
 impl Spell for ChunkRow {
     fn put(&self, out: &mut Out) {
         out.varint("row: chunk", self.chunk.0);
+        if let Some(segment) = &self.segment {
+            if self.base.is_some() || !self.deltas.is_empty() {
+                out.refuse("a log's segment that has pages");
+            }
+            out.u8("row: is a log's segment (2)", IS_SEGMENT);
+            return segment.put(out);
+        }
         out.optional("row: has a base", self.base.as_ref(), |out, base| base.put(out));
         out.limit(self.deltas.len(), DELTAS_PER_CHUNK_MAX);
         out.count("row: deltas", self.deltas.len());
@@ -157,11 +261,14 @@ impl Spell for ChunkRow {
 
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
         let row = input.within_zeros(ROW_ZEROS_MAX, |input| {
-            Ok(Self {
-                chunk: ChunkId(input.varint()?),
-                base: input.optional(Base::get)?,
-                deltas: input.list(DELTA_LEN_MIN, DELTAS_PER_CHUNK_MAX, Delta::get)?,
-            })
+            let chunk = ChunkId(input.varint()?);
+            if input.clone().u8()? == IS_SEGMENT {
+                input.u8()?;
+                return Ok(Self { segment: Some(LogRow::get(input)?), ..Self::new(chunk) });
+            }
+            let base = input.optional(Base::get)?;
+            let deltas = input.list(DELTA_LEN_MIN, DELTAS_PER_CHUNK_MAX, Delta::get)?;
+            Ok(Self { chunk, base, deltas, segment: None })
         })?;
         if deltas_ascend(&row.deltas) { Ok(row) } else { Err(input.invalid("deltas that do not ascend")) }
     }

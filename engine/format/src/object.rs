@@ -18,6 +18,11 @@ pub(crate) struct Kind {
 pub(crate) const HEADER_LEN: usize = 4 + 2 + 1 + 45 + 8 + 8;
 
 pub(crate) fn wrap(kind: &Kind, payload: Out) -> Result<Vec<u8>, FormatError> {
+    wrap_as(kind, kind.version, payload)
+}
+
+/// The same of what is said by this version already.
+pub(crate) fn wrap_as(kind: &Kind, version: u16, payload: Out) -> Result<Vec<u8>, FormatError> {
     let raw = payload.finish()?;
     let Kind { what, raw_max, .. } = *kind;
     if raw.len() > raw_max {
@@ -27,7 +32,7 @@ pub(crate) fn wrap(kind: &Kind, payload: Out) -> Result<Vec<u8>, FormatError> {
     let codec = codec::compress(what, kind.compression, &raw, &mut stored)?;
     let mut out = Out::new(what, HEADER_LEN + stored.len() + CRC_LEN);
     out.raw("magic", kind.magic);
-    out.u16("schema version", kind.version);
+    out.u16("schema version", version);
     codec::put(&mut out, codec);
     seal::put_open(&mut out);
     out.u64("payload: raw bytes", raw.len() as u64);

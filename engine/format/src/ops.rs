@@ -4,7 +4,7 @@ use crate::FormatError;
 use crate::nouns::{get_page_size, put_page_size};
 use crate::wire::{In, Out, Spell};
 use littoral_types::limits::DELTAS_PER_CHUNK_MAX;
-use littoral_types::{Base, ChunkId, Delta, DeltaId, ManifestOp, PageCount};
+use littoral_types::{Base, ChunkId, Delta, DeltaId, LogRow, ManifestOp, ObjectMark, PageCount, SessionMark};
 
 /// Bytes that any operation takes at least.
 const OP_LEN_MIN: usize = 2;
@@ -34,7 +34,7 @@ pub(crate) fn get(input: &mut In<'_>) -> Result<Vec<ManifestOp>, FormatError> {
 
 impl Spell for ManifestOp {
     fn put(&self, out: &mut Out) {
-        const TAG: &str = "operation (1 reshape, 2 resize, 3 put base, 4 put delta, 5 replace deltas)";
+        const TAG: &str = "operation (1 reshape, 2 resize, 3 put base, 4 put delta, 5 replace deltas, 6 session, 7 object, 8 put segment, 9 drop segment)";
         match self {
             ManifestOp::Reshape { page_size } => {
                 out.u8(TAG, 1);
@@ -62,6 +62,23 @@ impl Spell for ManifestOp {
                 replaced.iter().for_each(|id| out.varint("replaced: id", id.0));
                 out.optional("something stands for them", delta.as_ref(), |out, delta| delta.put(out));
             }
+            ManifestOp::Session(mark) => {
+                out.u8(TAG, 6);
+                mark.put(out);
+            }
+            ManifestOp::Object(mark) => {
+                out.u8(TAG, 7);
+                mark.put(out);
+            }
+            ManifestOp::PutSegment { chunk, segment } => {
+                out.u8(TAG, 8);
+                out.varint("segment's number", chunk.0);
+                segment.put(out);
+            }
+            ManifestOp::DropSegment { chunk } => {
+                out.u8(TAG, 9);
+                out.varint("segment's number", chunk.0);
+            }
         }
     }
 
@@ -79,6 +96,10 @@ impl Spell for ManifestOp {
                 replaced: input.list(1, DELTAS_PER_CHUNK_MAX, |input| Ok(DeltaId(input.varint()?)))?,
                 delta: input.optional(Delta::get)?,
             },
+            6 => ManifestOp::Session(SessionMark::get(input)?),
+            7 => ManifestOp::Object(ObjectMark::get(input)?),
+            8 => ManifestOp::PutSegment { chunk: ChunkId(input.varint()?), segment: LogRow::get(input)? },
+            9 => ManifestOp::DropSegment { chunk: ChunkId(input.varint()?) },
             other => return Err(input.invalid(format!("operation {other}"))),
         })
     }

@@ -237,7 +237,7 @@ fn frames_of(body: &RecordBody) -> &[u8] {
     }
 }
 
-/// Frames that travel in a record are those that its deltas name, all of them and no other bytes.
+/// Bytes that travel in a record are those that its deltas or its piece of a log's segment name, all of them and no others.
 fn check_frames(seq: Seq, body: &RecordBody, frames: &[u8]) -> Result<(), FormatError> {
     let invalid = |detail: &str| Err(FormatError::Invalid { what: WHAT, detail: detail.to_owned() });
     let RecordBody::Segment(segment) = body else {
@@ -247,14 +247,26 @@ fn check_frames(seq: Seq, body: &RecordBody, frames: &[u8]) -> Result<(), Format
         return Err(FormatError::TooLarge { what: WHAT, len: frames.len() as u64, max: SEGMENT_INLINE_MAX as u64 });
     }
     let own = BlobName { kind: BlobKind::Record, hash: crate::hash::blob(frames), birth: seq };
+    let is_own = |blob: &BlobRef| blob.home == Home::Own && blob.name == own && blob.len == frames.len() as u64;
     let mut end = HEADER_BYTES_MAX as u64;
     let mut travels = false;
     for op in &segment.ops {
-        let ManifestOp::PutDelta { delta, .. } = op else {
-            match op {
-                ManifestOp::Resize { .. } => continue,
-                _ => return invalid("a segment that does more than resize and put deltas"),
+        let delta = match op {
+            ManifestOp::PutDelta { delta, .. } => delta,
+            ManifestOp::PutSegment { segment, .. } => {
+                // The others travelled before.
+                let here = |blob: &BlobRef| blob.name.kind == BlobKind::Record && blob.name.birth == seq;
+                for piece in segment.pieces.iter().filter(|piece| here(&piece.blob)) {
+                    if !is_own(&piece.blob) || piece.at != end {
+                        return invalid("a piece that names other bytes than those of its record");
+                    }
+                    travels = true;
+                    end = end.saturating_add(piece.len());
+                }
+                continue;
             }
+            ManifestOp::Resize { .. } | ManifestOp::Session(_) | ManifestOp::Object(_) => continue,
+            _ => return invalid("a segment that does more than resize, put deltas and move sessions"),
         };
         if !delta.id.is_of_segment() {
             return invalid("a segment's delta with an id of another kind");
@@ -262,7 +274,7 @@ fn check_frames(seq: Seq, body: &RecordBody, frames: &[u8]) -> Result<(), Format
         if delta.blob.name.kind != BlobKind::Record {
             continue;
         }
-        if delta.blob.home != Home::Own || delta.blob.name != own || delta.blob.len != frames.len() as u64 {
+        if !is_own(&delta.blob) {
             return invalid("a delta that names other frames than those of its record");
         }
         travels = true;

@@ -4,23 +4,37 @@ use crate::nouns::Ascending;
 use crate::object::{self, Kind};
 use crate::wire::{In, Out, Spell};
 use crate::{FormatError, body, interior, shard};
-use littoral_types::limits::{SHARD_CHUNKS, SKELETON_BYTES_MAX};
+use littoral_types::limits::{OBJECTS_MAX, SESSIONS_MAX, SHARD_CHUNKS, SKELETON_BYTES_MAX};
 use littoral_types::{
-    BlobRef, ChunkId, ChunkRow, Compression, Epoch, Incarnation, Lsn, Owner, RecordHash, SchemaSummary, Seq, ShardRef,
-    Skeleton, SkeletonPage, Snapshot, VolumeFigures, VolumeMeta,
+    BlobRef, ChunkId, ChunkRow, Compression, Epoch, Incarnation, Lsn, ObjectMark, Owner, RecordHash, SchemaSummary,
+    Seq, SessionMark, ShardRef, Skeleton, SkeletonPage, Snapshot, VolumeFigures, VolumeMeta,
 };
 
 /// A directory of 64 million chunks (4 PiB) and the largest skeleton stay below.
 const RAW_MAX: usize = 256 << 20;
 
 pub(crate) const KIND: Kind =
-    Kind { what: "manifest snapshot", magic: b"LSNP", version: 2, compression: Compression::Zstd, raw_max: RAW_MAX };
+    Kind { what: "manifest snapshot", magic: b"LSNP", version: 4, compression: Compression::Zstd, raw_max: RAW_MAX };
+
+/// The version that says what there is to say where no session is named.
+const WITHOUT_SESSIONS: u16 = 2;
+/// The version that says what there is to say where nothing is known of tables and indexes.
+const WITHOUT_OBJECTS: u16 = 3;
+/// Bytes that a session takes at least.
+const SESSION_LEN_MIN: usize = 5;
+/// Bytes that an object takes at least.
+const OBJECT_LEN_MIN: usize = 2;
 
 /// Spells a manifest snapshot.
 pub fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, FormatError> {
     let mut out = Out::new(KIND.what, 4096);
     put(snapshot, &mut out);
-    object::wrap(&KIND, out)
+    let version = match (snapshot.sessions.is_empty(), snapshot.objects.is_empty()) {
+        (true, true) => WITHOUT_SESSIONS,
+        (false, true) => WITHOUT_OBJECTS,
+        (_, false) => KIND.version,
+    };
+    object::wrap_as(&KIND, version, out)
 }
 
 /// Reads a manifest snapshot.
@@ -48,16 +62,7 @@ fn put(snapshot: &Snapshot, out: &mut Out) {
     body::put_schema(out, snapshot.schema.as_ref());
     body::put_owner(out, snapshot.owner.as_ref());
     out.varint("newest prune's floor", snapshot.floor.0);
-    out.count("shards", snapshot.shards.len());
-    if snapshot.shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
-        out.refuse("shards that do not ascend");
-    }
-    snapshot.shards.iter().for_each(|shard| put_shard(shard, out));
-    if !rows_are_listed(&snapshot.rows, &snapshot.shards) {
-        out.refuse("rows that are not those of the shards");
-    }
-    out.count("rows that travel along", snapshot.rows.len());
-    snapshot.rows.iter().for_each(|row| row.put(out));
+    put_rows(out, &snapshot.shards, &snapshot.rows);
     out.count("skeleton: pages", snapshot.skeleton.pages.len());
     let page_len = snapshot.figures.page_size.map(|size| size.len());
     out.limit(snapshot.skeleton.pages.len().saturating_mul(page_len.unwrap_or(0)), SKELETON_BYTES_MAX);
@@ -71,9 +76,37 @@ fn put(snapshot: &Snapshot, out: &mut Out) {
         interior::turn(&mut image);
         out.raw("page: bytes, turned", &image);
     }
+    if snapshot.sessions.is_empty() && snapshot.objects.is_empty() {
+        return;
+    }
+    if !sessions_are_in_order(&snapshot.sessions) {
+        out.refuse("sessions that do not ascend, or that are gone");
+    }
+    out.limit(snapshot.sessions.len(), SESSIONS_MAX);
+    out.count("sessions", snapshot.sessions.len());
+    snapshot.sessions.iter().for_each(|mark| mark.put(out));
+    if snapshot.objects.is_empty() {
+        return;
+    }
+    if !objects_are_in_order(&snapshot.objects) {
+        out.refuse("objects that do not ascend, or that are gone");
+    }
+    out.limit(snapshot.objects.len(), OBJECTS_MAX);
+    out.count("objects", snapshot.objects.len());
+    snapshot.objects.iter().for_each(|mark| mark.put(out));
 }
 
-/// Before version 2 no rows travelled along, rows had no checks, and pages were not turned.
+fn objects_are_in_order(objects: &[ObjectMark]) -> bool {
+    objects.is_sorted_by(|one, other| one.id < other.id) && objects.iter().all(|mark| mark.object.is_some())
+}
+
+fn sessions_are_in_order(sessions: &[SessionMark]) -> bool {
+    sessions.is_sorted_by(|one, other| one.session < other.session)
+        && sessions.iter().all(|mark| mark.step.serial().is_some())
+}
+
+/// Before version 2 no rows travelled along, rows had no checks, and pages were not turned; before version 3 there were no sessions,
+/// before version 4 no objects.
 fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
     let volume = VolumeMeta::get(input)?;
     let seq = Seq(input.varint()?);
@@ -86,14 +119,7 @@ fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
     let schema = input.optional(SchemaSummary::get)?;
     let owner = input.optional(Owner::get)?;
     let floor = Seq(input.varint()?);
-    let shards = input.list(37, RAW_MAX, |input| get_shard(input, version))?;
-    if shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
-        return Err(input.invalid("shards that do not ascend"));
-    }
-    let rows = if version < 2 { Vec::new() } else { input.list(3, SHARD_CHUNKS as usize, ChunkRow::get)? };
-    if !rows_are_listed(&rows, &shards) {
-        return Err(input.invalid("rows that are not those of the shards"));
-    }
+    let (shards, rows) = get_rows(input, version)?;
     let page_len = figures.page_size.map_or(0, |size| size.len());
     let most = SKELETON_BYTES_MAX.checked_div(page_len).unwrap_or(0);
     let mut place = Ascending::default();
@@ -106,6 +132,21 @@ fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
         Ok(SkeletonPage { page, image })
     })?;
     let skeleton = Skeleton { pages };
+    let mut sessions = Vec::new();
+    if version > WITHOUT_SESSIONS {
+        sessions = input.list(SESSION_LEN_MIN, SESSIONS_MAX, SessionMark::get)?;
+        // None are said by an earlier version.
+        if sessions.is_empty() && version == WITHOUT_OBJECTS || !sessions_are_in_order(&sessions) {
+            return Err(input.invalid("no sessions, or sessions that do not ascend, or that are gone"));
+        }
+    }
+    let mut objects = Vec::new();
+    if version > WITHOUT_OBJECTS {
+        objects = input.list(OBJECT_LEN_MIN, OBJECTS_MAX, ObjectMark::get)?;
+        if objects.is_empty() || !objects_are_in_order(&objects) {
+            return Err(input.invalid("no objects, or objects that do not ascend, or that are gone"));
+        }
+    }
     Ok(Snapshot {
         volume,
         seq,
@@ -121,7 +162,36 @@ fn get(input: &mut In<'_>, version: u16) -> Result<Snapshot, FormatError> {
         shards,
         rows,
         skeleton,
+        sessions,
+        objects,
     })
+}
+
+/// Where rows are, and the rows themselves where they travel along.
+pub(crate) fn put_rows(out: &mut Out, shards: &[ShardRef], rows: &[ChunkRow]) {
+    out.count("shards", shards.len());
+    if shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
+        out.refuse("shards that do not ascend");
+    }
+    shards.iter().for_each(|shard| put_shard(shard, out));
+    if !rows_are_listed(rows, shards) {
+        out.refuse("rows that are not those of the shards");
+    }
+    out.count("rows that travel along", rows.len());
+    rows.iter().for_each(|row| row.put(out));
+}
+
+/// What [`put_rows`] spelled, in this version.
+pub(crate) fn get_rows(input: &mut In<'_>, version: u16) -> Result<(Vec<ShardRef>, Vec<ChunkRow>), FormatError> {
+    let shards = input.list(37, RAW_MAX, |input| get_shard(input, version))?;
+    if shards.windows(2).any(|pair| pair[0].shard >= pair[1].shard) {
+        return Err(input.invalid("shards that do not ascend"));
+    }
+    let rows = if version < 2 { Vec::new() } else { input.list(3, SHARD_CHUNKS as usize, ChunkRow::get)? };
+    if !rows_are_listed(&rows, &shards) {
+        return Err(input.invalid("rows that are not those of the shards"));
+    }
+    Ok((shards, rows))
 }
 
 /// All rows that the directory lists, or none.

@@ -16,8 +16,7 @@ const NATURAL: u8 = 1;
 const CONTIGUOUS: u8 = 2;
 
 fn is_contiguous(table: &FrameTable) -> bool {
-    let begins = table.frames().skip(1).map(|frame| frame.span.offset);
-    table.frames().zip(begins).all(|(frame, next)| frame.span.end() == Some(next))
+    table.touches() || table.spans().zip(table.spans().skip(1)).all(|(span, next)| span.end() == Some(next.offset))
 }
 
 fn ascending(pages: impl Iterator<Item = PageNo>) -> bool {
@@ -29,6 +28,9 @@ pub(crate) fn check(table: &FrameTable) -> Result<bool, &'static str> {
     check_spans(table)?;
     // The usual order needs no look at each page.
     let natural = table.natural_order().is_some();
+    if !natural && table.frames().any(|frame| frame.pages.is_empty() || frame.pages.len() > FRAME_PAGES_MAX) {
+        return Err("a frame without pages, or with more than sixteen");
+    }
     if !natural && !table.frames().all(|frame| ascending(frame.pages.iter())) {
         return Err("a frame whose pages do not ascend");
     }
@@ -43,10 +45,7 @@ fn check_spans(table: &FrameTable) -> Result<(), &'static str> {
         return Err("a frame table with more pages than a chunk has");
     }
     let mut end = 0;
-    for Frame { span, pages } in table.frames() {
-        if pages.is_empty() || pages.len() > FRAME_PAGES_MAX {
-            return Err("a frame without pages, or with more than sixteen");
-        }
+    for span in table.spans() {
         if span.len == 0 || span.len > FRAME_BYTES_MAX {
             return Err("a frame of no bytes, or of more than any frame has");
         }

@@ -1,4 +1,4 @@
-//! Who is a store's worker (rule P12): the one who holds `worker.lock`.
+//! Who is a store's worker, or ships for a database (rule P12): the one who holds the lock of it.
 //!
 //! The lock is `flock`'s, which belongs to the open file and not to the process: a second one in the same process is
 //! refused like any other, closing some other descriptor of the file lets nothing go, and the kernel lets it go when its
@@ -7,38 +7,56 @@
 
 use crate::durable::create_dirs;
 use crate::error::{LocalError, on};
+use crate::inherited::LockFile;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Held as long as this lives. A forked child's copy keeps it held too: make workers after forking, not before.
+/// Held as long as this lives, in this process and not in its forked children.
 #[derive(Debug)]
 pub struct WorkerLock {
     path: PathBuf,
-    file: File,
+    file: LockFile,
 }
 
 impl WorkerLock {
     /// Takes the lock, or says who has it.
-    pub(crate) fn take(mut path: PathBuf) -> Result<Self, LocalError> {
+    pub fn take(mut path: PathBuf) -> Result<Self, LocalError> {
         create_dirs(crate::durable::parent(&path))?;
         loop {
-            let file = open(&path)?;
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let lock = Self { file: open(&path)?, path };
+            match flock(&lock.file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(LocalError::Busy { holder: holder(file), path }),
-                Err(error) => return Err(on("lock", &path)(error)),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(LocalError::Busy { holder: holder(&lock.file), path: lock.path.clone() });
+                }
+                Err(error) => return Err(on("lock", &lock.path)(error)),
             }
-            let mut lock = Self { path, file };
+            let mut lock = lock;
             if lock.is_at_its_place()? {
                 lock.sign()?;
                 return Ok(lock);
             }
             // Between open and lock someone removed the file: a lock on what nobody can find elects nobody.
-            path = lock.path;
+            path = lock.path.clone();
+        }
+    }
+
+    /// Who holds a lock, without taking it. Nobody holds one whose file is not there, or that could be had just now; where neither can be
+    /// told, for want of descriptors or of rights, somebody unknown does: what is his is left alone.
+    pub fn held_by(path: &Path) -> Option<String> {
+        let file = match LockFile::open_to_read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(unknown(&error)),
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Err(Errno::WOULDBLOCK) => Some(holder(&file)),
+            Ok(()) => None,
+            Err(error) => Some(unknown(&error.into())),
         }
     }
 
@@ -53,40 +71,72 @@ impl WorkerLock {
         }
     }
 
+    /// Writes one more line, behind who holds it.
+    pub(crate) fn also_say(&mut self, line: &str) -> Result<(), LocalError> {
+        (&*self.file).write_all(format!("{line}\n").as_bytes()).map_err(on("write", &self.path))
+    }
+
+    /// Takes its file away, while it is held. Whoever finds none makes one.
+    pub(crate) fn remove(&self) {
+        if matches!(self.is_at_its_place(), Ok(true)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
     /// Writes who holds it, for those who are refused. Need not be durable: the lock itself is not.
     fn sign(&mut self) -> Result<(), LocalError> {
         let text = format!("process {}\n", std::process::id());
-        let sign = |file: &mut File| {
+        let sign = |mut file: &File| {
             file.set_len(0)?;
             file.seek(SeekFrom::Start(0))?;
             file.write_all(text.as_bytes())
         };
-        sign(&mut self.file).map_err(on("write", &self.path))
+        sign(&self.file).map_err(on("write", &self.path))
     }
 }
 
-fn open(path: &Path) -> Result<File, LocalError> {
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    options.map_err(on("open", path))
+fn open(path: &Path) -> Result<LockFile, LocalError> {
+    LockFile::create(path).map_err(on("open", path))
+}
+
+fn unknown(why: &std::io::Error) -> String {
+    format!("somebody unknown (its lock cannot be looked at: {why})")
 }
 
 /// What the holder wrote; it may be just about to.
-fn holder(mut file: File) -> String {
+fn holder(mut file: &File) -> String {
     let mut text = String::new();
-    let read = Read::by_ref(&mut file).take(100).read_to_string(&mut text);
+    let read = Read::by_ref(&mut file).take(200).read_to_string(&mut text);
+    let text = text.lines().next().unwrap_or_default();
     match read {
         Ok(_) if !text.trim().is_empty() => {
             let own = text.trim() == format!("process {}", std::process::id());
-            format!("{}{}", text.trim(), if own { " (this one)" } else { "" })
+            let pid = text.trim().strip_prefix("process ").unwrap_or_default();
+            let stopped = format!(" (which is stopped: kill -CONT {pid} lets it go on, kill -KILL {pid} ends it)");
+            let more = if own {
+                " (this one)"
+            } else if is_stopped(pid) {
+                &stopped
+            } else {
+                ""
+            };
+            format!("{}{more}", text.trim())
         }
         _ => "a process that has not said its name".to_owned(),
     }
 }
 
+/// Whether somebody has stopped a process of this machine.
+fn is_stopped(pid: &str) -> bool {
+    // Behind the program's name, which may hold anything, its closing bracket and a blank.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with(['T', 't']))
+}
+
 /// A short lock around a change of a file that several processes write: waits a little, then says so.
 #[derive(Debug)]
 pub(crate) struct ChangeLock {
-    _file: File,
+    _file: LockFile,
 }
 
 impl ChangeLock {
@@ -124,6 +174,23 @@ mod tests {
         assert!(WorkerLock::take(path.clone()).is_err());
         drop(held);
         WorkerLock::take(path).unwrap();
+    }
+
+    #[test]
+    fn p12_who_cannot_be_asked_is_not_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("worker.lock");
+        assert_eq!(WorkerLock::held_by(&path), None, "no file");
+        assert_eq!(WorkerLock::held_by(&dir.path().join("nowhere").join("worker.lock")), None, "no folder");
+        let held = WorkerLock::take(path.clone()).unwrap();
+        assert!(WorkerLock::held_by(&path).unwrap().contains("this one"));
+        // Whatever else the kernel says to the open (no descriptor left, no right to): here a loop of links, which no user passes.
+        let unreadable = dir.path().join("loop.lock");
+        std::os::unix::fs::symlink(&unreadable, &unreadable).unwrap();
+        let holder = WorkerLock::held_by(&unreadable).unwrap();
+        assert!(holder.starts_with("somebody unknown"), "{holder}");
+        drop(held);
+        assert_eq!(WorkerLock::held_by(&path), None, "nobody holds it");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use crate::durable::{parent, remove_if_there, rename_new, replace, suffixed, sync_dir};
 use crate::error::{LocalError, on};
 use crate::filesystem::require_free;
+use crate::inherited::LockFile;
 use crate::journal::{self, Purpose, Runs};
 use littoral_types::{ByteSpan, RecordHash, VolumeId};
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
@@ -57,7 +58,7 @@ pub struct OutputFile {
     journal_path: PathBuf,
     force: bool,
     state: OutputState,
-    file: File,
+    file: LockFile,
     /// Whether an earlier restore wrote into it: then zeros must be made, not assumed.
     resumed: bool,
     progress: Mutex<Progress>,
@@ -147,6 +148,11 @@ impl OutputFile {
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), LocalError> {
         self.within(ByteSpan { offset, len: bytes.len() as u64 })?;
         self.file.write_all_at(bytes, offset).map_err(on("write", &self.partial))
+    }
+
+    /// Reads back what was written.
+    pub fn read_at(&self, offset: u64, into: &mut [u8]) -> std::io::Result<()> {
+        self.file.read_exact_at(into, offset)
     }
 
     /// Makes zeros without taking room, from any thread.
@@ -370,10 +376,9 @@ pub(crate) fn quarantine(dest: &Path) -> Result<Vec<PathBuf>, LocalError> {
 }
 
 /// Opens the partial file, alone: of two restores to one place one is refused.
-fn open_alone(partial: &Path) -> Result<File, LocalError> {
+fn open_alone(partial: &Path) -> Result<LockFile, LocalError> {
     loop {
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
-        let file = options.map_err(on("create", partial))?;
+        let file = LockFile::create(partial).map_err(on("create", partial))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {

@@ -43,11 +43,6 @@ impl LocalQuota {
         let mine = Arc::clone(&level);
         Self { level, give_back: Arc::new(move |bytes| mine.put_back(bytes)) }
     }
-
-    /// The bound.
-    pub fn limit(&self) -> u64 {
-        self.level.limit
-    }
 }
 
 impl Level {
@@ -64,7 +59,7 @@ impl Level {
                 above.level.put_back(bytes);
             }
             let what = format!("{what} (quota of {})", self.name);
-            QuotaExhausted { what, asked: bytes, used, limit: self.limit }
+            QuotaExhausted { what, asked: bytes, used, limit: self.limit, holders: String::new() }
         })
     }
 
@@ -85,6 +80,10 @@ impl Quota for LocalQuota {
 
     fn used(&self) -> u64 {
         self.level.used.load(Ordering::Acquire)
+    }
+
+    fn limit(&self) -> u64 {
+        self.level.above.as_ref().map_or(self.level.limit, |above| above.limit().min(self.level.limit))
     }
 }
 

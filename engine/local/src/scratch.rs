@@ -6,6 +6,7 @@
 
 use crate::durable::{remove_if_there, suffixed};
 use crate::error::{LocalError, on};
+use crate::lock::WorkerLock;
 use bytes::Bytes;
 use littoral_format::hash::BlobHasher;
 use littoral_ports::{BlobBody, Quota, Reservation};
@@ -23,12 +24,19 @@ const STEP: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub struct Scratch {
     dir: PathBuf,
+    /// Where the locks are of those who stage beside the store's worker.
+    marks: PathBuf,
     quota: Arc<dyn Quota>,
 }
 
 impl Scratch {
-    pub(crate) fn new(dir: PathBuf, quota: Arc<dyn Quota>) -> Self {
-        Self { dir, quota }
+    pub(crate) fn new(dir: PathBuf, marks: PathBuf, quota: Arc<dyn Quota>) -> Self {
+        Self { dir, marks, quota }
+    }
+
+    /// How much may lie here, all jobs together.
+    pub fn room(&self) -> u64 {
+        self.quota.limit()
     }
 
     /// The directory of the job that a volume runs since this birth, made where it is missing.
@@ -38,29 +46,52 @@ impl Scratch {
         Ok(JobDir { dir, quota: Arc::clone(&self.quota) })
     }
 
-    /// Removes the directories of all jobs; how many. Only for the store's worker, before a job begins: nobody else has any.
+    /// The directory of who stages beside the store's worker, for as long as he holds this mark. Made where it is missing.
+    pub fn job_beside(&self, volume: &VolumeId, birth: Seq, mark: &str) -> Result<JobDir, LocalError> {
+        let dir = self.dir.join(format!("{volume}-{birth}-{mark}"));
+        fs::create_dir_all(&dir).map_err(on("create the directory", &dir))?;
+        Ok(JobDir { dir, quota: Arc::clone(&self.quota) })
+    }
+
+    /// Removes the directories of all jobs but those of who stages beside the worker and lives; how many. Only for the store's worker,
+    /// before a job begins: nobody else has any.
     pub fn sweep(&self) -> Result<u64, LocalError> {
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.quota.swept();
+                return Ok(0);
+            }
             Err(error) => return Err(on("list", &self.dir)(error)),
         };
         let mut swept = 0;
         for entry in entries {
             let path = entry.map_err(on("list", &self.dir))?.path();
             // What does not bear a job's name is not ours to remove.
-            if path.file_name().and_then(|name| job_of(name.to_str()?)).is_some() {
+            let Some((_, _, mark)) = path.file_name().and_then(|name| job_of(name.to_str()?)) else { continue };
+            let lives = |mark: String| WorkerLock::held_by(&mark_of(&self.marks, &mark)).is_some();
+            if !mark.is_some_and(lives) {
                 fs::remove_dir_all(&path).map_err(on("remove", &path))?;
                 swept += 1;
             }
         }
+        self.quota.swept();
         Ok(swept)
     }
 }
 
-fn job_of(name: &str) -> Option<(VolumeId, Seq)> {
-    let (volume, birth) = name.split_once('-')?;
-    Some((VolumeId::from_hex(volume)?, Seq(birth.parse().ok()?)))
+fn job_of(name: &str) -> Option<(VolumeId, Seq, Option<String>)> {
+    let (volume, rest) = name.split_once('-')?;
+    let (birth, mark) = match rest.split_once('-') {
+        Some((birth, mark)) => (birth, Some(mark.to_owned())),
+        None => (rest, None),
+    };
+    Some((VolumeId::from_hex(volume)?, Seq(birth.parse().ok()?), mark))
+}
+
+/// The lock of this name in a folder of such.
+pub(crate) fn mark_of(marks: &Path, mark: &str) -> PathBuf {
+    marks.join(format!("{mark}.lock"))
 }
 
 /// One job's directory.
@@ -256,6 +287,10 @@ impl BlobBody for StagedFile {
         self.crc64
     }
 
+    fn file(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+
     fn read(&self, span: ByteSpan) -> io::Result<Bytes> {
         let beyond = || {
             let text = format!("{}: {span:?} of {} bytes", self.path.display(), self.len);
@@ -278,7 +313,7 @@ mod tests {
 
     fn scratch(dir: &Path, limit: u64) -> (Scratch, LocalQuota) {
         let quota = LocalQuota::new("store", limit);
-        (Scratch::new(dir.join("checkpoint_scratch"), Arc::new(quota.clone())), quota)
+        (Scratch::new(dir.join("checkpoint_scratch"), dir.join("lease_marks"), Arc::new(quota.clone())), quota)
     }
 
     fn bytes(len: usize) -> Vec<u8> {

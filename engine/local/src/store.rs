@@ -1,21 +1,29 @@
 //! A store: a local directory with what one or many databases need beside them.
 //!
-//! `store.toml` (the binding), `manifest/`, `checkpoint_scratch/{job}/`, `worker.lock`, `remote/` (the default remote).
+//! `store.toml` (the binding), `manifest/`, `checkpoint_scratch/{job}/`, `worker.lock`, `tracker/` (of each database: what is known of it,
+//! and the locks of who ships and who publishes), `upkeep/` (what was pruned, verified and proved, of each volume), `remote/` (the default
+//! remote), `jobs/` (the queue), `job_marks/` (who is at which job, and which are to stop),
+//! `lease_marks/` (who lives of those who hold leases).
 
 use crate::binding::{Binding, Bindings};
-use crate::durable::{create_dirs, create_new, parent, replace};
+use crate::copies::CopyFile;
+use crate::durable::{create_dirs, create_new, parent, remove_if_there, replace};
 use crate::error::{LocalError, on};
 use crate::filesystem::{FileId, file_id, require_local};
 use crate::lock::{ChangeLock, WorkerLock};
 use crate::scratch::Scratch;
+use crate::tracker::Tracker;
+use crate::upkeep::UpkeepFile;
 use littoral_ports::{Entropy, Quota};
-use littoral_types::{StoreId, VolumeId, VolumeName};
+use littoral_types::{JobId, StoreId, VolumeId, VolumeName};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The name of a store's directory where none is given.
 pub const DEFAULT_NAME: &str = ".littoral";
+/// In it, logs that are tables of the databases beside it.
+const LOGS: &str = "logs";
 
 const BINDING: &str = "store.toml";
 const BINDING_LOCK: &str = "store.lock";
@@ -23,6 +31,13 @@ const MANIFEST: &str = "manifest";
 const SCRATCH: &str = "checkpoint_scratch";
 const WORKER_LOCK: &str = "worker.lock";
 const REMOTE: &str = "remote";
+const JOBS: &str = "jobs";
+const JOBS_ASIDE: &str = "jobs.damaged";
+const JOB_MARKS: &str = "job_marks";
+const LEASE_MARKS: &str = "lease_marks";
+/// How far copies have come.
+const COPIES: &str = "copies";
+const UPKEEP: &str = "upkeep";
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,9 +76,13 @@ pub struct Found {
 }
 
 impl Store {
-    /// The store that a database has where none is given: `.littoral/` beside it.
+    /// The store that a database has where none is given: `.littoral/` beside it. A log that is a table lies in that of its database.
     pub fn default_root(database: &Path) -> PathBuf {
-        parent(database).join(DEFAULT_NAME)
+        let is_of_logs = |dir: &&Path| dir.ends_with(Path::new(DEFAULT_NAME).join(LOGS));
+        match database.ancestors().skip(1).find(is_of_logs) {
+            Some(logs) => parent(logs).to_owned(),
+            None => parent(database).join(DEFAULT_NAME),
+        }
     }
 
     /// Opens the store in this directory. `None` where there is none; nothing is made.
@@ -131,12 +150,99 @@ impl Store {
 
     /// Its scratch, which asks this quota.
     pub fn scratch(&self, quota: Arc<dyn Quota>) -> Scratch {
-        Scratch::new(self.root.join(SCRATCH), quota)
+        Scratch::new(self.root.join(SCRATCH), self.lease_marks(), quota)
     }
 
-    /// Elects the caller as the store's worker, or says who is.
+    /// Where the locks are of those who hold leases. Not made here.
+    pub fn lease_marks(&self) -> PathBuf {
+        self.root.join(LEASE_MARKS)
+    }
+
+    /// The right to extend the log of a database's volume from here, or who has it. Whoever also wants to be the store's worker is that
+    /// first: who has this one only tries for that.
+    pub fn lock_volume(&self, database: &Path) -> Result<WorkerLock, LocalError> {
+        WorkerLock::take(Tracker::publisher_of(&self.root, &absolute(database)?))
+    }
+
+    /// Elects the caller as the store's worker, who alone stages blobs, or says who is.
     pub fn lock_worker(&self) -> Result<WorkerLock, LocalError> {
         WorkerLock::take(self.root.join(WORKER_LOCK))
+    }
+
+    /// Where its job queue lies. Not made here.
+    pub fn jobs_dir(&self) -> PathBuf {
+        self.root.join(JOBS)
+    }
+
+    /// Moves a job queue that cannot be read out of the way, in place of one that was moved before. Where to.
+    pub fn set_jobs_aside(&self) -> Result<PathBuf, LocalError> {
+        let aside = self.root.join(JOBS_ASIDE);
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(on("remove", &aside)(error)),
+            _ => {}
+        }
+        let jobs = self.jobs_dir();
+        fs::rename(&jobs, &aside).map_err(on("move", &jobs))?;
+        Ok(aside)
+    }
+
+    /// The lock of whoever is at a job.
+    pub fn job_mark(&self, job: JobId) -> PathBuf {
+        self.root.join(JOB_MARKS).join(format!("{job}.lock"))
+    }
+
+    fn job_cancel(&self, job: JobId) -> PathBuf {
+        self.root.join(JOB_MARKS).join(format!("{job}.cancel"))
+    }
+
+    /// Whoever is at a job is to stop. He looks now and then.
+    pub fn ask_to_cancel(&self, job: JobId) -> Result<(), LocalError> {
+        create_dirs(&self.root.join(JOB_MARKS))?;
+        create_new(&self.job_cancel(job), b"").map(drop)
+    }
+
+    /// Whether that was asked for.
+    pub fn is_to_cancel(&self, job: JobId) -> bool {
+        self.job_cancel(job).exists()
+    }
+
+    /// What was asked of an earlier attempt is over.
+    pub fn forget_to_cancel(&self, job: JobId) -> Result<(), LocalError> {
+        remove_if_there(&self.job_cancel(job))
+    }
+
+    /// A job is over: nobody needs its mark any more.
+    pub fn forget_mark(&self, job: JobId) {
+        for path in [self.job_cancel(job), self.job_mark(job)] {
+            if let Err(error) = remove_if_there(&path) {
+                tracing::debug!(%error, "the mark of a job that is over stays");
+            }
+        }
+    }
+
+    /// Who works for the store that is in this directory, where somebody does.
+    pub fn worked_by(root: &Path) -> Option<String> {
+        WorkerLock::held_by(&root.join(WORKER_LOCK))
+    }
+
+    /// The process that extends the log of a database's volume just now, where one does, without opening the store.
+    pub fn published_by(root: &Path, database: &Path) -> Option<String> {
+        WorkerLock::held_by(&Tracker::publisher_of(root, &absolute(database).ok()?))
+    }
+
+    /// Where it is kept what was done for a volume while nobody asked.
+    pub fn upkeep(&self, volume: &VolumeId) -> UpkeepFile {
+        UpkeepFile::new(self.root.join(UPKEEP).join(format!("{volume}.toml")))
+    }
+
+    /// Where it is kept how far a copy of a volume has come, and what is spent on it: `place` tells its places apart.
+    pub fn copy(&self, volume: &VolumeId, place: &str) -> CopyFile {
+        CopyFile::new(self.root.join(COPIES).join(format!("{volume}-{place}.toml")))
+    }
+
+    /// Where it is counted what a place with copies costs.
+    pub fn copy_account(root: &Path, place: &str) -> PathBuf {
+        root.join(COPIES).join(place)
     }
 
     /// All databases it is bound to.

@@ -10,15 +10,19 @@
 //!
 //! [`ChunkRow::apply`]: littoral_types::ChunkRow::apply
 
+use crate::lease;
 use crate::lookup::{decoded, volume_row};
 use crate::open::Fault;
 use crate::table::Tables;
 use heed::RwTxn;
 use littoral_format::FormatError;
-use littoral_format::rows::{base, change, delta, identities, intent, keys, number, staged, volume};
+use littoral_format::rows::{
+    base, change, delta, identities, intent, keys, number, object, owners, segment, session, staged, volume,
+};
 use littoral_ports::{Batch, ManifestError};
 use littoral_types::{
-    Base, Change, ChangeSeq, ChunkId, Delta, DeltaId, ManifestOp, PageCount, PageIdentity, PageNo, Seq, VolumeId,
+    Base, Change, ChangeSeq, ChunkId, Delta, DeltaId, ManifestOp, ObjectMark, PageCount, PageIdentity, PageNo,
+    PageOwner, Seq, SessionMark, VolumeId,
 };
 
 /// Where `meta` keeps the newest number that a change was ever given.
@@ -45,10 +49,19 @@ impl Edit<'_, '_> {
         };
         let job = tables.jobs.get(self.txn, &keys::volume(id))?.map(number::decode).transpose()?.map(Seq);
         batch.check(id, known.as_ref(), named.as_ref(), job)?;
+        if let Some(token) = batch.lease
+            && !tables.leases.delete(self.txn, &keys::lease(token))?
+        {
+            return Err(Fault::Final(ManifestError::NoLease(token)));
+        }
 
         if batch.reset {
             for row in known.iter().chain(&named) {
                 self.forget(&row.meta.id, row.meta.name.as_str())?;
+                // Of one that is only learnt anew they stand.
+                if row.meta.id != *id || batch.volume.is_none() {
+                    lease::forget(tables, self.txn, &row.meta.id)?;
+                }
             }
         }
         let Some(after) = batch.volume.as_ref().or(known.as_ref().filter(|_| !batch.reset)) else {
@@ -63,6 +76,10 @@ impl Edit<'_, '_> {
             self.apply(op)?;
         }
         self.remember(&batch.identities)?;
+        if batch.forgets_owners() {
+            tables.owners.delete_under(self.txn, &keys::volume(id))?;
+        }
+        self.own(batch.owners.as_deref().unwrap_or_default())?;
         match &batch.intent {
             Some(Some(intent)) => {
                 let row = intent::encode(intent).map_err(misuse)?;
@@ -76,7 +93,7 @@ impl Edit<'_, '_> {
             Some((after, records)) => {
                 let change = ChangeSeq(self.last_change()?.0 + 1);
                 let (records, ops) = (records.clone(), batch.ops.clone());
-                let entry = Change { change, volume: *id, after: *after, records, ops };
+                let entry = Change { change, volume: *id, after: *after, records, ops, undone: None };
                 let row = change::encode(&entry).map_err(misuse)?;
                 tables.meta.put(self.txn, LAST_CHANGE, &number::encode(change.0))?;
                 tables.change_log.put(self.txn, &keys::change(change), &row)?;
@@ -106,6 +123,10 @@ impl Edit<'_, '_> {
             &tables.intents,
             &tables.jobs,
             &tables.staged,
+            &tables.sessions,
+            &tables.objects,
+            &tables.owners,
+            &tables.log_segments,
         ] {
             table.delete_under(self.txn, &keys::volume(id))?;
         }
@@ -133,6 +154,7 @@ impl Edit<'_, '_> {
             ManifestOp::Reshape { .. } => {
                 self.drop_all_versions()?;
                 self.tables.identities.delete_under(self.txn, &keys::volume(self.volume))?;
+                self.tables.owners.delete_under(self.txn, &keys::volume(self.volume))?;
                 Ok(())
             }
             ManifestOp::Resize { page_count } => self.resize(*page_count),
@@ -152,7 +174,60 @@ impl Edit<'_, '_> {
                 }
                 delta.as_ref().map_or(Ok(()), |delta| self.put_delta(*chunk, delta))
             }
+            ManifestOp::Session(mark) => self.session(mark),
+            ManifestOp::Object(mark) => self.object(mark),
+            ManifestOp::PutSegment { chunk, segment } => {
+                let row = segment::encode(segment).map_err(misuse)?;
+                Ok(self.tables.log_segments.put(self.txn, &keys::chunk(self.volume, *chunk), &row)?)
+            }
+            ManifestOp::DropSegment { chunk } => {
+                self.tables.log_segments.delete(self.txn, &keys::chunk(self.volume, *chunk))?;
+                Ok(())
+            }
         }
+    }
+
+    /// One that is gone has no row.
+    fn session(&mut self, mark: &SessionMark) -> Result<(), Fault> {
+        let key = keys::session(self.volume, &mark.session);
+        match mark.step.serial() {
+            None => drop(self.tables.sessions.delete(self.txn, &key)?),
+            Some(_) => self.tables.sessions.put(self.txn, &key, &session::encode(mark).map_err(misuse)?)?,
+        }
+        Ok(())
+    }
+
+    /// One that was dropped has no row.
+    fn object(&mut self, mark: &ObjectMark) -> Result<(), Fault> {
+        let key = keys::group(self.volume, u64::from(mark.id.0));
+        match mark.object {
+            None => drop(self.tables.objects.delete(self.txn, &key)?),
+            Some(_) => self.tables.objects.put(self.txn, &key, &object::encode(mark).map_err(misuse)?)?,
+        }
+        Ok(())
+    }
+
+    /// Whose pages are from here on, one read and one write per group.
+    fn own(&mut self, new: &[(PageNo, PageOwner)]) -> Result<(), Fault> {
+        let mut places: Vec<_> = new.iter().map(|(page, owner)| (owners::place(*page), *owner)).collect();
+        places.sort_by_key(|((group, _), _)| *group);
+        for run in places.chunk_by(|((one, _), _), ((other, _), _)| one == other) {
+            let Some(((group, _), _)) = run.first() else { continue };
+            let key = keys::group(self.volume, *group);
+            let known = decoded(&self.tables.owners, self.txn, &key, owners::decode)?;
+            let mut known = known.unwrap_or_else(|| vec![PageOwner::UNKNOWN; owners::GROUP]);
+            for ((_, place), owner) in run {
+                if let Some(slot) = known.get_mut(*place) {
+                    *slot = *owner;
+                }
+            }
+            if known.iter().any(|owner| owner.is_known()) {
+                self.tables.owners.put(self.txn, &key, &owners::encode(&known).map_err(misuse)?)?;
+            } else {
+                self.tables.owners.delete(self.txn, &key)?;
+            }
+        }
+        Ok(())
     }
 
     fn drop_all_versions(&mut self) -> Result<(), Fault> {

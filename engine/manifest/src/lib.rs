@@ -11,6 +11,7 @@
 //! Read next: [`LmdbManifest`], then `apply.rs` (what each operation does to the tables), then `open.rs` (all of the unsafe).
 
 mod apply;
+mod lease;
 mod lookup;
 mod open;
 mod store;

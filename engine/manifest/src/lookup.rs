@@ -4,8 +4,10 @@ use crate::open::Fault;
 use crate::table::{Entry, Table, Tables};
 use heed::RoTxn;
 use littoral_format::FormatError;
-use littoral_format::rows::{base, change, delta, identities, keys, volume};
-use littoral_types::{Change, ChunkId, ChunkRow, Delta, DeltaId, PageIdentity, PageNo, Seq, VolumeId, VolumeRow};
+use littoral_format::rows::{base, change, delta, identities, keys, owners, segment, volume};
+use littoral_types::{
+    Change, ChunkId, ChunkRow, Delta, DeltaId, PageIdentity, PageNo, PageOwner, Seq, VolumeId, VolumeRow,
+};
 use std::collections::VecDeque;
 
 /// The row of a key, read.
@@ -31,11 +33,16 @@ pub(crate) fn deltas(tables: &Tables, txn: &RoTxn<'_>, id: &VolumeId, chunk: Chu
 
 pub(crate) fn row(tables: &Tables, txn: &RoTxn<'_>, id: &VolumeId, chunk: ChunkId) -> Result<Option<ChunkRow>, Fault> {
     let base = decoded(&tables.chunk_catalog, txn, &keys::chunk(id, chunk), base::decode)?;
-    let row = ChunkRow { chunk, base, deltas: deltas(tables, txn, id, chunk)? };
+    let segment = decoded(&tables.log_segments, txn, &keys::chunk(id, chunk), segment::decode)?;
+    let row = ChunkRow { chunk, base, deltas: deltas(tables, txn, id, chunk)?, segment };
     Ok((!row.is_empty()).then_some(row))
 }
 
-/// Up to `max` rows from a chunk on: bases and deltas are walked side by side.
+pub(crate) fn has_base(tables: &Tables, txn: &RoTxn<'_>, id: &VolumeId, chunk: ChunkId) -> Result<bool, Fault> {
+    Ok(tables.chunk_catalog.get(txn, &keys::chunk(id, chunk))?.is_some())
+}
+
+/// Up to `max` rows from a chunk on: bases, deltas and segments are walked side by side.
 pub(crate) fn rows(
     tables: &Tables,
     txn: &RoTxn<'_>,
@@ -52,15 +59,40 @@ pub(crate) fn rows(
     let mut deltas = Walk::new(tables.chunk_delta_index.range(txn, &first, &last)?, |(key, value)| {
         Ok((keys::parse_delta(key)?.1, value))
     });
+    let segments = tables.log_segments.range(txn, &keys::chunk(id, from), &keys::chunk(id, ChunkId(u64::MAX)))?;
+    let mut segments = Walk::new(segments, |(key, value)| Ok((keys::parse_chunk(key)?.1, value)));
     let mut rows = Vec::new();
     while rows.len() < max {
-        let chunk = match (bases.peek()?, deltas.peek()?) {
-            (Some(base), Some(delta)) => base.min(delta),
-            (Some(chunk), None) | (None, Some(chunk)) => chunk,
-            (None, None) => break,
-        };
+        let next = [bases.peek()?, deltas.peek()?, segments.peek()?].into_iter().flatten().min();
+        let Some(chunk) = next else { break };
         let mut row = ChunkRow::new(chunk);
         row.base = bases.next_of(chunk)?.map(base::decode).transpose()?;
+        row.segment = segments.next_of(chunk)?.map(segment::decode).transpose()?;
+        while let Some(value) = deltas.next_of(chunk)? {
+            row.deltas.push(delta::decode(value)?);
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// The deltas of up to `max` chunks that have some, from a chunk on. No base is looked at.
+pub(crate) fn deltas_from(
+    tables: &Tables,
+    txn: &RoTxn<'_>,
+    id: &VolumeId,
+    from: ChunkId,
+    max: usize,
+) -> Result<Vec<ChunkRow>, Fault> {
+    let (first, last) = (keys::delta(id, from, DeltaId(0)), keys::delta(id, ChunkId(u64::MAX), DeltaId(u64::MAX)));
+    let mut deltas = Walk::new(tables.chunk_delta_index.range(txn, &first, &last)?, |(key, value)| {
+        Ok((keys::parse_delta(key)?.1, value))
+    });
+    let mut rows = Vec::new();
+    while rows.len() < max
+        && let Some(chunk) = deltas.peek()?
+    {
+        let mut row = ChunkRow::new(chunk);
         while let Some(value) = deltas.next_of(chunk)? {
             row.deltas.push(delta::decode(value)?);
         }
@@ -133,6 +165,33 @@ pub(crate) fn identities(
             let at = start.saturating_add(place as u64).checked_sub(from.index());
             if let Some(slot) = at.and_then(|at| usize::try_from(at).ok()).and_then(|at| found.get_mut(at)) {
                 *slot = identity;
+            }
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) fn owners(
+    tables: &Tables,
+    txn: &RoTxn<'_>,
+    id: &VolumeId,
+    from: PageNo,
+    max: usize,
+) -> Result<Vec<PageOwner>, Fault> {
+    let count = usize::try_from(u64::MAX - from.index()).map_or(max, |left| max.min(left));
+    let mut found = vec![PageOwner::UNKNOWN; count];
+    let Some(last) = (count as u64).checked_sub(1).map(|more| PageNo::from_index(from.index() + more)) else {
+        return Ok(found);
+    };
+    let (first_key, last_key) = [from, last].map(|page| keys::group(id, owners::place(page).0)).into();
+    for entry in tables.owners.range(txn, &first_key, &last_key)? {
+        let (key, value) = entry?;
+        let (_, group) = keys::parse_group(key)?;
+        let start = group.saturating_mul(owners::GROUP as u64);
+        for (place, owner) in owners::decode(value)?.into_iter().enumerate() {
+            let at = start.saturating_add(place as u64).checked_sub(from.index());
+            if let Some(slot) = at.and_then(|at| usize::try_from(at).ok()).and_then(|at| found.get_mut(at)) {
+                *slot = owner;
             }
         }
     }

@@ -1,14 +1,15 @@
 //! [`LmdbManifest`]: the port, over the tables.
 
-use crate::apply::{Edit, last_change};
+use crate::apply::{Edit, last_change, misuse};
+use crate::lease;
 use crate::lookup::{self, decoded};
 use crate::open::{Environment, Fault, MAP_BYTES};
-use littoral_format::rows::{change, intent, keys, number, staged};
+use littoral_format::rows::{change, intent, job, keys, number, object, session, staged};
 use littoral_ports::manifest::{check_acknowledge, check_cursor};
-use littoral_ports::{Batch, Chunks, Manifest, ManifestError};
+use littoral_ports::{Batch, Chunks, LeaseChange, Leased, Manifest, ManifestError};
 use littoral_types::{
-    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, PageIdentity, PageNo, Seq, StagedBlob, VolumeId, VolumeName,
-    VolumeRow,
+    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, Job, JobId, Lease, ObjectMark, PageIdentity, PageNo,
+    PageOwner, Seq, SessionMark, StagedBlob, TakenAway, VolumeId, VolumeName, VolumeRow,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -70,8 +71,16 @@ impl Manifest for LmdbManifest {
         self.environment.read(|tables, txn| lookup::row(tables, txn, volume, chunk))
     }
 
+    fn has_base(&self, volume: &VolumeId, chunk: ChunkId) -> Result<bool, ManifestError> {
+        self.environment.read(|tables, txn| lookup::has_base(tables, txn, volume, chunk))
+    }
+
     fn rows(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
         self.environment.read(|tables, txn| lookup::rows(tables, txn, volume, from, max))
+    }
+
+    fn deltas(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
+        self.environment.read(|tables, txn| lookup::deltas_from(tables, txn, volume, from, max))
     }
 
     fn newest_delta(&self, volume: &VolumeId, page: PageNo) -> Result<Option<DeltaId>, ManifestError> {
@@ -87,6 +96,27 @@ impl Manifest for LmdbManifest {
         self.environment.read(|tables, txn| lookup::identities(tables, txn, volume, from, max))
     }
 
+    fn sessions(&self, volume: &VolumeId) -> Result<Vec<SessionMark>, ManifestError> {
+        self.environment.read(|tables, txn| {
+            // No name is longer, and none holds a byte that UTF-8 has not.
+            let first = keys::volume(volume);
+            let last = [&first[..], &[0xff]].concat();
+            let entries = tables.sessions.range(txn, &first, &last)?;
+            entries.map(|entry| Ok(session::decode(entry?.1)?)).collect()
+        })
+    }
+
+    fn objects(&self, volume: &VolumeId) -> Result<Vec<ObjectMark>, ManifestError> {
+        self.environment.read(|tables, txn| {
+            let (first, last) = (keys::group(volume, 0), keys::group(volume, u64::MAX));
+            tables.objects.range(txn, &first, &last)?.map(|entry| Ok(object::decode(entry?.1)?)).collect()
+        })
+    }
+
+    fn owners(&self, volume: &VolumeId, from: PageNo, max: usize) -> Result<Vec<PageOwner>, ManifestError> {
+        self.environment.read(|tables, txn| lookup::owners(tables, txn, volume, from, max))
+    }
+
     fn intent(&self, volume: &VolumeId) -> Result<Option<Intent>, ManifestError> {
         self.environment.read(|tables, txn| decoded(&tables.intents, txn, &keys::volume(volume), intent::decode))
     }
@@ -99,6 +129,45 @@ impl Manifest for LmdbManifest {
             let (first, last) = (keys::staged(volume, &[0; 32]), keys::staged(volume, &[0xff; 32]));
             let blobs = tables.staged.range(txn, &first, &last)?.map(|entry| Ok(staged::decode(entry?.1)?));
             Ok(Some((Seq(birth), blobs.collect::<Result<_, Fault>>()?)))
+        })
+    }
+
+    fn leases(&self) -> Result<Vec<Lease>, ManifestError> {
+        self.environment.read(|tables, txn| lease::all(tables, txn))
+    }
+
+    fn lease(&self, change: &LeaseChange) -> Result<Leased, ManifestError> {
+        self.environment.write(|tables, txn| lease::apply(tables, txn, change))
+    }
+
+    fn taken_away(&self, max: usize) -> Result<Vec<TakenAway>, ManifestError> {
+        self.environment.read(|tables, txn| lease::taken_away(tables, txn, max))
+    }
+
+    fn jobs_told(&self) -> Result<Vec<Job>, ManifestError> {
+        self.environment.read(|tables, txn| {
+            let entries = tables.jobs_told.range(txn, &keys::job(JobId(0)), &keys::job(JobId(u64::MAX)))?;
+            entries.map(|entry| Ok(job::decode(entry?.1)?)).collect()
+        })
+    }
+
+    fn tell_job(&self, id: JobId, told: Option<&Job>) -> Result<(), ManifestError> {
+        self.environment.write(|tables, txn| {
+            match told {
+                Some(told) => tables.jobs_told.put(txn, &keys::job(id), &job::encode(told).map_err(misuse)?)?,
+                None => drop(tables.jobs_told.delete(txn, &keys::job(id))?),
+            }
+            Ok(())
+        })
+    }
+
+    fn tell_jobs(&self, all: &[Job]) -> Result<(), ManifestError> {
+        self.environment.write(|tables, txn| {
+            tables.jobs_told.delete_range(txn, &keys::job(JobId(0)), &keys::job(JobId(u64::MAX)))?;
+            for told in all {
+                tables.jobs_told.put(txn, &keys::job(told.id), &job::encode(told).map_err(misuse)?)?;
+            }
+            Ok(())
         })
     }
 

@@ -39,11 +39,25 @@ pub(crate) struct Tables {
     pub(crate) jobs: Table,
     /// Volume and input to the blob that its job staged.
     pub(crate) staged: Table,
+    /// Volume and named session to how far it is.
+    pub(crate) sessions: Table,
+    /// Lease to what is held by it.
+    pub(crate) leases: Table,
+    /// Place to the lease that was taken away.
+    pub(crate) leases_taken: Table,
+    /// Volume and table or index to what is known of it.
+    pub(crate) objects: Table,
+    /// Group of pages to their owners.
+    pub(crate) owners: Table,
+    /// Job to what was told of it.
+    pub(crate) jobs_told: Table,
+    /// A log's segment, by its number, to what is there of it.
+    pub(crate) log_segments: Table,
 }
 
 impl Tables {
     /// Persisted; a name is never given to another table.
-    pub(crate) const NAMES: [&'static str; 14] = [
+    pub(crate) const NAMES: [&'static str; 21] = [
         "meta",
         "volumes",
         "names",
@@ -58,9 +72,16 @@ impl Tables {
         "intents",
         "jobs",
         "staged",
+        "sessions",
+        "leases",
+        "leases_taken",
+        "objects",
+        "owners",
+        "jobs_told",
+        "log_segments",
     ];
 
-    pub(crate) fn new(databases: [Database<'static, Bytes, Bytes>; 14]) -> Self {
+    pub(crate) fn new(databases: [Database<'static, Bytes, Bytes>; 21]) -> Self {
         let [
             meta,
             volumes,
@@ -76,6 +97,13 @@ impl Tables {
             intents,
             jobs,
             staged,
+            sessions,
+            leases,
+            leases_taken,
+            objects,
+            owners,
+            jobs_told,
+            log_segments,
         ] = databases.map(Table);
         Self {
             meta,
@@ -92,6 +120,13 @@ impl Tables {
             intents,
             jobs,
             staged,
+            sessions,
+            leases,
+            leases_taken,
+            objects,
+            owners,
+            jobs_told,
+            log_segments,
         }
     }
 }

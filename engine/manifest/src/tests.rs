@@ -91,6 +91,24 @@ fn replacing_a_base_costs_what_it_replaces_and_not_what_others_hold() {
     }
 }
 
+#[test]
+fn deltas_are_found_without_looking_at_a_base_however_many_there_are() {
+    let steps = [2, 600].map(|chunks| {
+        let (dir, manifest) = filled(chunks, 3);
+        // No base can be read, and nobody asks for one.
+        forge(dir.path(), |tables| tables.chunk_catalog, |value| value[..value.len() / 2].to_vec());
+        assert!(matches!(manifest.rows(&id(1), ChunkId(0), 9), Err(ManifestError::Corrupt(_))));
+        let found = manifest.deltas(&id(1), ChunkId(0), usize::MAX).unwrap();
+        assert!(found.len() as u64 == chunks && found.iter().all(|row| row.base.is_none() && row.deltas.len() == 3));
+        // Merged, all but one: what is left costs as much, whatever has a base.
+        let replaced = [2, 3, 4].map(DeltaId).to_vec();
+        let gone = |chunk| ManifestOp::ReplaceDeltas { chunk: ChunkId(chunk), replaced: replaced.clone(), delta: None };
+        manifest.commit(&id(1), &record(1, 5, (1..chunks).map(gone).collect())).unwrap();
+        steps::of(|| assert_eq!(manifest.deltas(&id(1), ChunkId(0), 64).unwrap().len(), 1)).0
+    });
+    assert!(steps[0] == steps[1] && steps[0] <= 5, "{steps:?}");
+}
+
 /// Puts a byte string where a row is.
 fn forge(dir: &std::path::Path, table: impl Fn(&Tables) -> Table, forge: impl Fn(&[u8]) -> Vec<u8>) {
     let environment = Environment::shared(dir, Options::default().map_bytes).unwrap();
@@ -140,7 +158,13 @@ fn a_newer_or_damaged_row_of_every_kind_is_a_named_error() {
             let blob = littoral_ports::conformance::manifest::blob(littoral_types::BlobKind::Pack, 1);
             let batch = Batch {
                 identities: vec![(page, PageIdentity([1; 16]))],
-                intent: Some(Some(Intent { seq: Seq(2), record: vec![1], body: None, identities: vec![] })),
+                intent: Some(Some(Intent {
+                    seq: Seq(2),
+                    record: vec![1],
+                    body: None,
+                    identities: vec![],
+                    owners: None,
+                })),
                 job: Some(Some(Seq(1))),
                 staged: vec![littoral_types::StagedBlob { input: [1; 32], blob, uploaded: false }],
                 log: log(0, 1),
@@ -159,5 +183,41 @@ fn a_newer_or_damaged_row_of_every_kind_is_a_named_error() {
             assert_eq!(matches!(refused, ManifestError::Newer { known: 1 | 2, .. }), newer, "{name}: {refused:?}");
             assert_eq!(matches!(refused, ManifestError::Corrupt(_)), !newer, "{name}: {refused:?}");
         }
+    }
+}
+
+#[test]
+fn a_logs_segments_are_kept_by_their_numbers_and_go_one_by_one() {
+    use littoral_ports::MemoryManifest;
+    use littoral_types::{LogRow, Lsn};
+    let segment = |first: u64, records| LogRow {
+        first: Lsn(first),
+        created_ms: 7,
+        end: 4096,
+        records,
+        since_ms: 8,
+        until_ms: 9,
+        sealed: None,
+        pieces: Vec::new(),
+        table: None,
+    };
+    let put = |chunk, segment| ManifestOp::PutSegment { chunk: ChunkId(chunk), segment };
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, fake) = (LmdbManifest::open(dir.path()).unwrap(), MemoryManifest::new());
+    let both: [&dyn Manifest; 2] = [&kept, &fake];
+    for manifest in both {
+        let ops = vec![put(0, segment(1, 5)), put(1, segment(6, 1)), put(2, segment(7, 2))];
+        manifest.commit(&id(1), &record(1, 1, ops)).unwrap();
+        // The same one again says all that is known of it.
+        let ops = vec![put(1, segment(6, 9)), ManifestOp::DropSegment { chunk: ChunkId(0) }];
+        manifest.commit(&id(1), &record(1, 2, ops)).unwrap();
+        let found = manifest.rows(&id(1), ChunkId(0), 9).unwrap();
+        let segments: Vec<_> = found.into_iter().map(|row| (row.chunk.0, row.segment.unwrap().records)).collect();
+        assert_eq!(segments, [(1, 9), (2, 2)]);
+        assert_eq!(manifest.row(&id(1), ChunkId(0)).unwrap(), None);
+        assert_eq!(manifest.row(&id(1), ChunkId(2)).unwrap().unwrap().segment, Some(segment(7, 2)));
+        assert_eq!(manifest.rows(&id(1), ChunkId(2), 9).unwrap().len(), 1);
+        manifest.commit(&id(1), &Batch { reset: true, ..Batch::default() }).unwrap();
+        assert_eq!(manifest.rows(&id(1), ChunkId(0), 9).unwrap(), []);
     }
 }

@@ -30,7 +30,13 @@ fn batch(seq: u64) -> Batch {
     let identity = PageIdentity([seq as u8; 16]);
     Batch {
         identities: (0..200).map(|index| (PageNo::from_index(index), identity)).collect(),
-        intent: Some(Some(Intent { seq: Seq(seq + 1), record: vec![seq as u8; 5000], body: None, identities: vec![] })),
+        intent: Some(Some(Intent {
+            seq: Seq(seq + 1),
+            record: vec![seq as u8; 5000],
+            body: None,
+            identities: vec![],
+            owners: None,
+        })),
         job: Some(Some(Seq(seq))),
         ..record(1, seq, ops.collect())
     }

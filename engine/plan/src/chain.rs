@@ -65,7 +65,7 @@ pub enum ChainBreak {
         /// Where it should.
         expected: Lsn,
     },
-    /// Terms begin with claims, one after another, and with nothing else.
+    /// Terms begin with claims, one after another, and with nothing else; but for the first of a fork.
     #[error("record {seq} is a {kind} of epoch {found} after epoch {before}")]
     Epoch {
         /// The record.
@@ -95,8 +95,9 @@ pub fn follows(link: &Link, header: &RecordHeader, kind: RecordKind) -> Result<(
     if header.lsns.first != first || header.lsns.last.next() < first {
         return Err(ChainBreak::Lsn { seq, found: header.lsns.first, expected: first });
     }
-    let expected = if kind == RecordKind::Claim { link.epoch.next() } else { link.epoch };
-    if header.epoch != expected || header.epoch == Epoch::ZERO {
+    let begins = kind == RecordKind::Claim || (kind == RecordKind::Fork && link.seq == Seq::ZERO);
+    let expected = if begins { link.epoch.next() } else { link.epoch };
+    if kind == RecordKind::Fork && !begins || header.epoch != expected || header.epoch == Epoch::ZERO {
         return Err(ChainBreak::Epoch { seq, kind, found: header.epoch, before: link.epoch });
     }
     Ok(())
@@ -154,5 +155,13 @@ mod tests {
         assert_eq!(follows(&link, &claim(4), RecordKind::Claim), Ok(()));
         assert!(follows(&link, &claim(3), RecordKind::Claim).is_err(), "a claim of a term that is taken");
         assert!(follows(&link, &claim(5), RecordKind::Claim).is_err(), "a claim that skips a term");
+        // A fork is a first record, and no other.
+        for epoch in [3, 4] {
+            assert!(follows(&link, &claim(epoch), RecordKind::Fork).is_err(), "a fork inside of a log, epoch {epoch}");
+        }
+        let first =
+            RecordHeader { epoch: Epoch(1), lsns: LsnRange { first: Lsn(1), last: Lsn(40) }, ..next(&Link::START) };
+        assert_eq!(follows(&Link::START, &first, RecordKind::Fork), Ok(()));
+        assert!(follows(&Link::START, &RecordHeader { epoch: Epoch(2), ..first }, RecordKind::Fork).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! What a checkpoint does to each chunk: nothing, a delta, or a rewrite.
 
-use littoral_types::limits::{DELTA_BYTES_MAX, FRAME_PAGES_MAX};
+use littoral_types::limits::{DELTA_BYTES_MAX, FRAME_PAGES_MAX, ROOM_BYTES_MIN};
 use littoral_types::{ChunkId, ChunkSpan, Geometry, PageCount, PageNo, PageSize};
 use std::fmt;
 
@@ -37,13 +37,69 @@ pub struct CheckpointPolicy {
     pub delta_bytes_max: u64,
     /// A pack takes up to so many raw bytes of deltas.
     pub pack_bytes_max: u64,
+    /// No blob takes more raw bytes than there is local room for: what does not fit is cut into smaller ones.
+    pub room_bytes: u64,
     /// Stored bytes per raw byte, in percent: an estimate, for people.
     pub ratio_percent: u64,
 }
 
 impl Default for CheckpointPolicy {
     fn default() -> Self {
-        Self { delta_bytes_max: DELTA_BYTES_MAX, pack_bytes_max: 6 * DELTA_BYTES_MAX, ratio_percent: 40 }
+        Self {
+            delta_bytes_max: DELTA_BYTES_MAX,
+            pack_bytes_max: 6 * DELTA_BYTES_MAX,
+            room_bytes: u64::MAX,
+            ratio_percent: 40,
+        }
+    }
+}
+
+impl CheckpointPolicy {
+    /// The same where so much may be staged: of that a blob takes half, so that one is built while another travels, and what does not
+    /// compress fits with all that goes around it.
+    pub fn within(self, staged: u64) -> Self {
+        Self { room_bytes: self.room_bytes.min((staged / 2).max(ROOM_BYTES_MIN)), ..self }
+    }
+}
+
+impl CheckpointView {
+    /// The same in parts, each of which fits into a blob: what comes later lies over what comes before. All of it where it fits.
+    pub fn sliced(self, policy: &CheckpointPolicy) -> Vec<CheckpointView> {
+        let max = usize::try_from(policy.room_bytes / self.page_size.bytes()).unwrap_or(usize::MAX).max(1);
+        let fits = self.changes.iter().map(|change| change.pages.len()).sum::<usize>() <= max;
+        if fits {
+            return vec![self];
+        }
+        let Self { page_size, page_count, before, changes, is_overlay } = self;
+        let mut parts: Vec<Vec<ChunkChange>> = Vec::new();
+        let mut room = 0;
+        for ChunkChange { chunk, pages, has_base } in changes {
+            for pages in pages.chunks(max) {
+                let part = ChunkChange { chunk, pages: pages.to_vec(), has_base };
+                match parts
+                    .last_mut()
+                    .filter(|last| pages.len() <= room && last.last().is_some_and(|before| before.chunk != chunk))
+                {
+                    Some(last) => {
+                        last.push(part);
+                        room -= pages.len();
+                    }
+                    None => {
+                        parts.push(vec![part]);
+                        room = max - pages.len();
+                    }
+                }
+            }
+        }
+        let after = Some((page_size, page_count));
+        let views = parts.into_iter().enumerate().map(|(nth, changes)| CheckpointView {
+            page_size,
+            page_count,
+            before: if nth == 0 { before } else { after },
+            changes,
+            is_overlay: is_overlay || nth > 0,
+        });
+        views.collect()
     }
 }
 
@@ -206,7 +262,9 @@ fn choose(
     policy: &CheckpointPolicy,
 ) -> Action {
     let changed = change.pages.len() as u64;
-    if new_page_size {
+    if span.count.0 * page_size.bytes() > policy.room_bytes {
+        Action::Delta
+    } else if new_page_size {
         Action::Rewrite(Reason::NewPageSize)
     } else if !change.has_base && changed == span.count.0 {
         Action::Rewrite(Reason::New)
@@ -243,7 +301,7 @@ fn pack(chunks: &[ChunkPlan], page_size: PageSize, policy: &CheckpointPolicy) ->
             }
             None => {
                 packs.push(vec![at]);
-                room = policy.pack_bytes_max.saturating_sub(raw);
+                room = policy.pack_bytes_max.min(policy.room_bytes).saturating_sub(raw);
             }
         }
     }
@@ -326,6 +384,34 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn i07_what_does_not_fit_is_cut_into_parts_that_do_and_every_changed_page_is_in_one_of_them(
+            now in 1u64..5000,
+            picks in proptest::collection::btree_set(1u64..5000, 0..600),
+            is_first in proptest::bool::ANY,
+            staged in 0u64..(64 << 20),
+        ) {
+            let changed: Vec<u64> = picks.into_iter().filter(|page| *page <= now).collect();
+            let view = view((!is_first).then_some(now), now, &changed, !is_first);
+            let policy = CheckpointPolicy::default().within(staged);
+            let most = policy.room_bytes.max(PAGE_SIZE);
+            let mut written: Vec<u64> = Vec::new();
+            for (nth, part) in view.sliced(&policy).into_iter().enumerate() {
+                let Some(plan) = checkpoint(&part, &policy) else { continue };
+                prop_assert_eq!(plan.reshape, is_first && nth == 0);
+                let raw = |at: &usize| plan.chunks[*at].pages.len() as u64 * PAGE_SIZE;
+                for pack in &plan.packs {
+                    prop_assert!(pack.iter().map(raw).sum::<u64>() <= most);
+                }
+                for at in plan.rewrites() {
+                    prop_assert!(raw(&at) <= most);
+                }
+                written.extend(plan.chunks.iter().flat_map(|chunk| chunk.pages.iter().map(|page| page.get())));
+            }
+            written.sort_unstable();
+            prop_assert!(changed.iter().all(|page| written.binary_search(page).is_ok()));
+        }
+
         #[test]
         fn every_changed_page_is_written_exactly_once_and_every_delta_is_in_exactly_one_pack(
             now in 1u64..5000,

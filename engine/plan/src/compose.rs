@@ -1,7 +1,9 @@
 //! A run of manifest operations, summed up.
 
-use littoral_types::{Base, ChunkId, Delta, DeltaId, ManifestOp, PageNo};
-use std::collections::{HashMap, HashSet};
+use littoral_types::{
+    Base, ChunkId, Delta, DeltaId, ManifestOp, ObjectId, ObjectMark, PageNo, SessionMark, SessionStep,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Does what the run does, without what later operations undo.
 ///
@@ -16,6 +18,7 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
     let mut kept: Vec<ManifestOp> = Vec::new();
     let mut rewritten: HashMap<ChunkId, &Base> = HashMap::new();
     let mut replaced: HashMap<ChunkId, HashSet<DeltaId>> = HashMap::new();
+    let mut told: HashSet<ChunkId> = HashSet::new();
     // The smallest size that comes later: what it cut off is dead for good in everything put before.
     let mut cut: Option<u64> = None;
     for op in run.iter().rev() {
@@ -52,6 +55,13 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
                 }
             }
             ManifestOp::Reshape { .. } => kept.push(op.clone()),
+            ManifestOp::PutSegment { chunk, .. } | ManifestOp::DropSegment { chunk } => {
+                // Each says all that is known of its segment.
+                if told.insert(*chunk) {
+                    kept.push(op.clone());
+                }
+            }
+            ManifestOp::Session(_) | ManifestOp::Object(_) => {}
         }
     }
     // The cut comes first, so that it reaches what was there before the run; the end's size comes last.
@@ -64,7 +74,34 @@ pub fn compose(ops: Vec<ManifestOp>) -> Vec<ManifestOp> {
     if let Some(page_count) = final_size {
         kept.push(ManifestOp::Resize { page_count });
     }
+    // A new page size leaves sessions where they are.
+    kept.extend(sessions(&ops).into_values().map(ManifestOp::Session));
+    kept.extend(objects(&ops).into_values().cloned().map(ManifestOp::Object));
     kept
+}
+
+/// Where each session is in the end. One that began anew anywhere in the run did so in the sum.
+fn sessions(ops: &[ManifestOp]) -> BTreeMap<&str, SessionMark> {
+    let mut last: BTreeMap<&str, SessionMark> = BTreeMap::new();
+    for op in ops {
+        let ManifestOp::Session(mark) = op else { continue };
+        let before = last.get(mark.session.as_str()).map(|before| before.step);
+        let step = match (before, mark.step) {
+            (Some(SessionStep::Anew(_) | SessionStep::Gone), SessionStep::On(serial)) => SessionStep::Anew(serial),
+            (_, step) => step,
+        };
+        last.insert(mark.session.as_str(), SessionMark { step, ..mark.clone() });
+    }
+    last
+}
+
+/// What each table and index is in the end.
+fn objects(ops: &[ManifestOp]) -> BTreeMap<ObjectId, &ObjectMark> {
+    let marks = ops.iter().filter_map(|op| match op {
+        ManifestOp::Object(mark) => Some((mark.id, mark)),
+        _ => None,
+    });
+    marks.collect()
 }
 
 fn size(op: &ManifestOp) -> Option<littoral_types::PageCount> {

@@ -56,6 +56,39 @@ impl Row {
         Some(Row { row_id, record: image.get(at..end)?.to_vec() })
     }
 
+    /// The first page that the entry of a cell goes on in; `None` where it does not.
+    pub(crate) fn overflow(image: &[u8], kind: NodeKind, cell: usize, usable: usize) -> Option<PageNo> {
+        let mut at = cell;
+        let payload = usize::try_from(varint(image, &mut at)?).ok()?;
+        if kind != NodeKind::TableLeaf {
+            return None;
+        }
+        varint(image, &mut at)?;
+        let here = local(payload, kind, usable)?;
+        let end = at.checked_add(here).filter(|_| here < payload)?;
+        let page = image.get(end..)?.first_chunk()?;
+        PageNo::new(u64::from(u32::from_be_bytes(*page)))
+    }
+
+    /// More of the record, from a page that it goes on in.
+    pub(crate) fn goes_on(&mut self, more: &[u8]) {
+        self.record.extend_from_slice(more);
+    }
+
+    /// A field as text, of a database in this encoding: 1 is UTF-8, 2 and 3 are UTF-16, little and big end first.
+    pub(crate) fn text(&self, nth: usize, encoding: u8) -> Option<String> {
+        let Some(Value::Text(bytes)) = self.field(nth) else { return None };
+        let units = |of: fn([u8; 2]) -> u16| {
+            let units: Vec<u16> = bytes.as_chunks::<2>().0.iter().map(|unit| of(*unit)).collect();
+            String::from_utf16(&units).ok()
+        };
+        match encoding {
+            2 => units(u16::from_le_bytes),
+            3 => units(u16::from_be_bytes),
+            _ => String::from_utf8(bytes).ok(),
+        }
+    }
+
     /// A field of the record.
     pub(crate) fn field(&self, nth: usize) -> Option<Value> {
         let mut at = 0;
@@ -110,7 +143,7 @@ impl Row {
 }
 
 /// Bytes of a payload that lie in the cell's own page.
-fn local(payload: usize, kind: NodeKind, usable: usize) -> Option<usize> {
+pub(crate) fn local(payload: usize, kind: NodeKind, usable: usize) -> Option<usize> {
     let share = |of: usize| (usable.checked_sub(12)? * of / 255).checked_sub(23);
     let most = if kind == NodeKind::TableLeaf { usable.checked_sub(35)? } else { share(64)? };
     if payload <= most {

@@ -11,6 +11,11 @@ pub struct Crash(pub &'static str);
 pub trait Faults: Send + Sync + fmt::Debug {
     /// `Err` when the process is to die here.
     fn reach(&self, point: &'static str) -> Result<(), Crash>;
+
+    /// Whether a part of a checkpoint is to be left out, so that a test sees it missed. Production leaves out nothing.
+    fn leaves_out(&self, _part: &'static str) -> bool {
+        false
+    }
 }
 
 /// Nothing ever dies: what production uses.

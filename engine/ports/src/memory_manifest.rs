@@ -2,11 +2,13 @@
 //!
 //! It promises what [`Manifest`] promises, except that nothing outlives the last clone: a clone is the same manifest.
 
-use crate::manifest::{check_acknowledge, check_cursor};
+use crate::manifest::{LeaseChange, LeaseEdit, Leased, check_acknowledge, check_cursor};
 use crate::{Batch, Chunks, Manifest, ManifestError};
+use littoral_types::limits::TAKEN_AWAY_MAX;
 use littoral_types::{
-    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, ManifestOp, PageCount, PageIdentity, PageNo, Seq,
-    StagedBlob, VolumeId, VolumeName, VolumeRow,
+    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Intent, Job, JobId, Lease, LeaseToken, ManifestOp, ObjectId,
+    ObjectMark, PageCount, PageIdentity, PageNo, PageOwner, Seq, SessionMark, SessionName, StagedBlob, TakenAway,
+    VolumeId, VolumeName, VolumeRow,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -26,6 +28,11 @@ struct State {
     /// The newest number ever given: numbers are not used again when the log has been trimmed.
     last_change: ChangeSeq,
     cursors: BTreeMap<String, ChangeSeq>,
+    leases: BTreeMap<LeaseToken, Lease>,
+    /// The newest number ever given.
+    last_lease: LeaseToken,
+    taken: Vec<TakenAway>,
+    jobs: BTreeMap<JobId, Job>,
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +44,9 @@ struct Volume {
     identities: BTreeMap<PageNo, PageIdentity>,
     intent: Option<Intent>,
     job: Option<(Seq, BTreeMap<[u8; 32], StagedBlob>)>,
+    sessions: BTreeMap<SessionName, SessionMark>,
+    objects: BTreeMap<ObjectId, ObjectMark>,
+    owners: BTreeMap<PageNo, PageOwner>,
     /// Where in the change log this volume's entries are, by the last record each brought.
     changes: BTreeSet<(Seq, ChangeSeq)>,
 }
@@ -50,6 +60,9 @@ impl Volume {
             identities: BTreeMap::new(),
             intent: None,
             job: None,
+            sessions: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            owners: BTreeMap::new(),
             changes: BTreeSet::new(),
         }
     }
@@ -60,6 +73,7 @@ impl Volume {
                 self.rows.clear();
                 self.newest.clear();
                 self.identities.clear();
+                self.owners.clear();
             }
             ManifestOp::Resize { page_count } => {
                 self.rows.retain(|_, row| {
@@ -71,7 +85,13 @@ impl Volume {
             }
             ManifestOp::PutBase { chunk, .. }
             | ManifestOp::PutDelta { chunk, .. }
-            | ManifestOp::ReplaceDeltas { chunk, .. } => self.edit(*chunk, op),
+            | ManifestOp::ReplaceDeltas { chunk, .. }
+            | ManifestOp::PutSegment { chunk, .. }
+            | ManifestOp::DropSegment { chunk } => self.edit(*chunk, op),
+            ManifestOp::Session(mark) if mark.step.serial().is_none() => drop(self.sessions.remove(&mark.session)),
+            ManifestOp::Session(mark) => drop(self.sessions.insert(mark.session.clone(), mark.clone())),
+            ManifestOp::Object(mark) if mark.object.is_none() => drop(self.objects.remove(&mark.id)),
+            ManifestOp::Object(mark) => drop(self.objects.insert(mark.id, mark.clone())),
         }
     }
 
@@ -106,6 +126,16 @@ impl State {
         if let Some(volume) = self.volumes.remove(id) {
             self.names.remove(&volume.row.meta.name);
         }
+    }
+
+    /// Says in the change log that work was cut off.
+    fn undone(&mut self, taken: &TakenAway) {
+        let volume = taken.lease.wish.volume;
+        let Some(after) = self.volumes.get(&volume).map(|volume| volume.row.tail.seq) else { return };
+        let change = ChangeSeq(self.last_change.0 + 1);
+        self.last_change = change;
+        let (records, ops, undone) = (Vec::new(), Vec::new(), Some(taken.clone()));
+        self.log.insert(change, Change { change, volume, after, records, ops, undone });
     }
 }
 
@@ -147,12 +177,23 @@ impl Manifest for MemoryManifest {
         let named = named.and_then(|other| state.volumes.get(other)).map(|volume| volume.row.clone());
         let job = known.and_then(|volume| volume.job.as_ref()).map(|(birth, _)| *birth);
         batch.check(id, known.map(|volume| &volume.row), named.as_ref(), job)?;
+        if let Some(token) = batch.lease
+            && state.leases.remove(&token).is_none()
+        {
+            return Err(ManifestError::NoLease(token));
+        }
 
         if batch.reset {
             state.forget(id);
             if let Some(named) = &named {
                 state.forget(&named.meta.id);
             }
+            // Of one that is only learnt anew they stand.
+            let is_gone = |other: &VolumeId| match &batch.volume {
+                Some(_) => other != id && named.as_ref().is_some_and(|named| named.meta.id == *other),
+                None => other == id,
+            };
+            state.leases.retain(|_, lease| !is_gone(&lease.wish.volume));
         }
         if let Some(row) = &batch.volume {
             state.names.insert(row.meta.name.clone(), *id);
@@ -165,6 +206,11 @@ impl Manifest for MemoryManifest {
             volume.apply(op);
         }
         volume.identities.extend(batch.identities.iter().copied());
+        if batch.forgets_owners() {
+            volume.owners.clear();
+        }
+        volume.owners.extend(batch.owners.iter().flatten().copied());
+        volume.owners.retain(|_, owner| owner.is_known());
         if let Some(intent) = &batch.intent {
             volume.intent.clone_from(intent);
         }
@@ -181,7 +227,7 @@ impl Manifest for MemoryManifest {
         };
         let change = ChangeSeq(state.last_change.0 + 1);
         state.last_change = change;
-        let entry = Change { change, volume: *id, after, records, ops: batch.ops.clone() };
+        let entry = Change { change, volume: *id, after, records, ops: batch.ops.clone(), undone: None };
         volume.changes.insert((entry.seq(), change));
         state.log.insert(change, entry);
         Ok(Some(change))
@@ -191,10 +237,21 @@ impl Manifest for MemoryManifest {
         Ok(self.state().volumes.get(volume).and_then(|volume| volume.rows.get(&chunk)).cloned())
     }
 
+    fn has_base(&self, volume: &VolumeId, chunk: ChunkId) -> Result<bool, ManifestError> {
+        Ok(self.row(volume, chunk)?.is_some_and(|row| row.base.is_some()))
+    }
+
     fn rows(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
         let state = self.state();
         let rows = state.volumes.get(volume).map(|volume| volume.rows.range(from..).take(max));
         Ok(rows.into_iter().flatten().map(|(_, row)| row.clone()).collect())
+    }
+
+    fn deltas(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
+        let state = self.state();
+        let rows = state.volumes.get(volume).into_iter().flat_map(|volume| volume.rows.range(from..));
+        let with_some = rows.filter(|(_, row)| !row.deltas.is_empty()).take(max);
+        Ok(with_some.map(|(_, row)| ChunkRow { base: None, ..row.clone() }).collect())
     }
 
     fn newest_delta(&self, volume: &VolumeId, page: PageNo) -> Result<Option<DeltaId>, ManifestError> {
@@ -214,6 +271,27 @@ impl Manifest for MemoryManifest {
         Ok(pages.map(|page| known.and_then(|volume| volume.identities.get(&page)).copied()).collect())
     }
 
+    fn sessions(&self, volume: &VolumeId) -> Result<Vec<SessionMark>, ManifestError> {
+        let state = self.state();
+        let known = state.volumes.get(volume).map(|volume| volume.sessions.values().cloned().collect());
+        Ok(known.unwrap_or_default())
+    }
+
+    fn objects(&self, volume: &VolumeId) -> Result<Vec<ObjectMark>, ManifestError> {
+        let state = self.state();
+        let known = state.volumes.get(volume).map(|volume| volume.objects.values().cloned().collect());
+        Ok(known.unwrap_or_default())
+    }
+
+    fn owners(&self, volume: &VolumeId, from: PageNo, max: usize) -> Result<Vec<PageOwner>, ManifestError> {
+        let count = (max as u64).min(u64::MAX - from.index());
+        let pages = (0..count).map(|i| PageNo::from_index(from.index() + i));
+        let state = self.state();
+        let known = state.volumes.get(volume);
+        let owner = |page| known.and_then(|volume| volume.owners.get(&page)).copied().unwrap_or(PageOwner::UNKNOWN);
+        Ok(pages.map(owner).collect())
+    }
+
     fn intent(&self, volume: &VolumeId) -> Result<Option<Intent>, ManifestError> {
         Ok(self.state().volumes.get(volume).and_then(|volume| volume.intent.clone()))
     }
@@ -222,6 +300,51 @@ impl Manifest for MemoryManifest {
         let state = self.state();
         let job = state.volumes.get(volume).and_then(|volume| volume.job.as_ref());
         Ok(job.map(|(birth, staged)| (*birth, staged.values().cloned().collect())))
+    }
+
+    fn leases(&self) -> Result<Vec<Lease>, ManifestError> {
+        Ok(self.state().leases.values().cloned().collect())
+    }
+
+    fn lease(&self, change: &LeaseChange) -> Result<Leased, ManifestError> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        let leases: Vec<Lease> = state.leases.values().cloned().collect();
+        let LeaseEdit { answer, gone, taken, put } = change.over(&leases, state.last_lease)?;
+        gone.iter().for_each(|token| drop(state.leases.remove(token)));
+        taken.iter().for_each(|taken| state.undone(taken));
+        state.taken.extend(taken);
+        let beyond = state.taken.len().saturating_sub(usize::try_from(TAKEN_AWAY_MAX).unwrap_or(usize::MAX));
+        state.taken.drain(..beyond);
+        if let Some(lease) = put {
+            state.last_lease = state.last_lease.max(lease.token);
+            state.leases.insert(lease.token, lease);
+        }
+        Ok(answer)
+    }
+
+    fn taken_away(&self, max: usize) -> Result<Vec<TakenAway>, ManifestError> {
+        let state = self.state();
+        let before = state.taken.len().saturating_sub(max);
+        Ok(state.taken.iter().skip(before).cloned().collect())
+    }
+
+    fn jobs_told(&self) -> Result<Vec<Job>, ManifestError> {
+        Ok(self.state().jobs.values().cloned().collect())
+    }
+
+    fn tell_job(&self, id: JobId, job: Option<&Job>) -> Result<(), ManifestError> {
+        let mut state = self.state();
+        match job {
+            Some(job) => drop(state.jobs.insert(id, job.clone())),
+            None => drop(state.jobs.remove(&id)),
+        }
+        Ok(())
+    }
+
+    fn tell_jobs(&self, all: &[Job]) -> Result<(), ManifestError> {
+        self.state().jobs = all.iter().map(|job| (job.id, job.clone())).collect();
+        Ok(())
     }
 
     fn changes(&self, after: ChangeSeq, max: usize) -> Result<Vec<Change>, ManifestError> {

@@ -1,11 +1,12 @@
 //! Local bytes are asked for before they are written (invariant I7).
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// No room. The caller waits, or tells its user the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("local quota exhausted: {asked} bytes asked for {what}, {used} of {limit} in use")]
+#[error("local quota exhausted: {asked} bytes asked for {what}, {used} of {limit} in use{}", by(.holders))]
 pub struct QuotaExhausted {
     /// For what.
     pub what: String,
@@ -15,6 +16,12 @@ pub struct QuotaExhausted {
     pub used: u64,
     /// The bound.
     pub limit: u64,
+    /// Who has what of it, the largest first, where that is known.
+    pub holders: String,
+}
+
+fn by(holders: &str) -> String {
+    if holders.is_empty() { String::new() } else { format!(": {holders}") }
 }
 
 /// Counts local bytes against a bound.
@@ -24,6 +31,26 @@ pub trait Quota: Send + Sync + fmt::Debug {
 
     /// Bytes in use.
     fn used(&self) -> u64;
+
+    /// The narrowest of the bounds. More can never be taken at once.
+    fn limit(&self) -> u64;
+
+    /// The same bound for what one store's processes take together. One that counts for itself alone stays what it is.
+    fn of_store(&self, _root: &Path, _job: Job<'_>) -> Option<Arc<dyn Quota>> {
+        None
+    }
+
+    /// What those had taken who have ended was removed from the disk.
+    fn swept(&self) {}
+}
+
+/// For which work room is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// Whose: the database's file.
+    pub database: &'a Path,
+    /// Its own bound within those of the store and of its tenant.
+    pub limit: Option<u64>,
 }
 
 /// Bytes taken; given back when dropped.

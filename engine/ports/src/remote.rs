@@ -5,6 +5,8 @@ use bytes::Bytes;
 use littoral_types::{ByteSpan, ObjectPath};
 use std::fmt;
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Why a request failed, by what its caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,16 @@ pub enum RemoteError {
         /// How often it was tried.
         tries: u32,
         /// What happened last.
+        detail: String,
+    },
+    /// The store answers, and asks for patience, through all tries. Later works: ask less often.
+    #[error("{what}: the object store asks for patience ({tries} tries): {detail}")]
+    Throttled {
+        /// Which object.
+        what: String,
+        /// How often it was tried.
+        tries: u32,
+        /// What it said last.
         detail: String,
     },
     /// The bytes that came or went are not the bytes that were meant.
@@ -131,6 +143,11 @@ pub trait BlobBody: Send + Sync + fmt::Debug {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The file that holds exactly them, where one does.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// A flat namespace of immutable objects (and one hint).
@@ -177,4 +194,16 @@ pub trait Remote: Send + Sync + fmt::Debug {
 
     /// The remote's URL, without secrets.
     fn url(&self) -> String;
+
+    /// What came from there was not what its name says, when it was asked for after so many times that were wrong too. True where another
+    /// place may have it: ask again.
+    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
+        let _ = (path, wrong_before);
+        false
+    }
+
+    /// The object stores that hold copies of what is written here, where it is known that there are some.
+    fn copies(&self) -> Vec<Arc<dyn Remote>> {
+        Vec::new()
+    }
 }

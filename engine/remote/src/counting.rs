@@ -1,8 +1,13 @@
 //! Counts what a remote costs: requests, bytes, failures, and how deep requests wait for one another.
 
+use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
-use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{
+    BlobBody, Counter, ObjectMeta, Outcome, Reading, Remote, RemoteError, Spending, Spent, Uncounted,
+};
+
+pub use littoral_ports::Op;
 use littoral_types::{ByteSpan, ObjectPath};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,51 +15,6 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
-
-/// A kind of request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Op {
-    /// All or some bytes of an object.
-    Get,
-    /// An object's size.
-    Head,
-    /// A write that replaces.
-    Put,
-    /// A write that does not.
-    PutNew,
-    /// A blob in one piece.
-    Upload,
-    /// Beginning, completing or aborting a blob in parts.
-    Multipart,
-    /// One part of a blob.
-    Part,
-    /// One step of a listing.
-    List,
-    /// A deletion.
-    Delete,
-}
-
-impl Op {
-    /// As a word.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Op::Get => "get",
-            Op::Head => "head",
-            Op::Put => "put",
-            Op::PutNew => "put_new",
-            Op::Upload => "upload",
-            Op::Multipart => "multipart",
-            Op::Part => "part",
-            Op::List => "list",
-            Op::Delete => "delete",
-        }
-    }
-
-    /// Whether it writes: what stores ask the higher price for.
-    pub const fn writes(self) -> bool {
-        matches!(self, Op::Put | Op::PutNew | Op::Upload | Op::Multipart | Op::Part)
-    }
-}
 
 /// What one kind of request cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +36,13 @@ impl OpTotals {
         self.bytes_down += other.bytes_down;
         self.errors += other.errors;
     }
+}
+
+/// What a request costs, by the price lists that object stores have: listing costs as much as writing, deleting nothing.
+fn price(op: Op, cost: &OpTotals) -> Spent {
+    let writes = if op.writes() || op == Op::List { cost.requests } else { 0 };
+    let reads = if matches!(op, Op::Get | Op::Head) { cost.requests } else { 0 };
+    Spent { writes, reads, bytes_up: cost.bytes_up, bytes_down: cost.bytes_down }
 }
 
 /// What all requests cost.
@@ -161,6 +128,10 @@ const EXCHANGES_MAX: usize = 1 << 20;
 struct Meter {
     tick: AtomicU64,
     ledger: Mutex<Ledger>,
+    /// Who pays.
+    account: Option<Arc<dyn Spending>>,
+    /// Whether a cold scan reads.
+    is_cold: bool,
 }
 
 #[derive(Debug, Default)]
@@ -178,8 +149,18 @@ impl Meter {
         self.tick.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn enter(&self, op: Op, began: u64, cost: OpTotals) {
+    fn enter(&self, op: Op, began: u64, cost: OpTotals, outcome: Outcome) {
         let ended = self.tick();
+        if let Some(account) = &self.account {
+            account.spend(price(op, &cost));
+            account.count(Counter::Requests(op, outcome), cost.requests);
+            account.count(Counter::BytesSent, cost.bytes_up);
+            if self.is_cold {
+                account.count(Counter::ColdRequests(outcome), cost.requests);
+            } else if !op.writes() && op != Op::Delete {
+                account.read_first(cost.requests, cost.bytes_down);
+            }
+        }
         let mut ledger = self.ledger();
         ledger.totals.by_op.entry(op).or_default().add(&cost);
         if ledger.exchanges.len() < EXCHANGES_MAX {
@@ -198,8 +179,40 @@ tokio::task_local! {
     static CALL: Arc<Call>;
 }
 
+/// An error that tells what came of a request.
+pub(crate) trait Answered {
+    fn outcome(&self) -> Outcome;
+}
+
+impl Answered for RemoteError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            RemoteError::Missing { .. } | RemoteError::Exists { .. } => Outcome::Refused,
+            RemoteError::Throttled { .. } => Outcome::Throttled,
+            RemoteError::Denied { .. } | RemoteError::NoBucket { .. } => Outcome::Denied,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+impl Answered for Failure {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Failure::Later { failure, .. } => failure.outcome(),
+            Failure::Taken | Failure::Missing | Failure::NoUpload | Failure::OutOfRange => Outcome::Refused,
+            Failure::Throttled(_) | Failure::Overloaded(_) => Outcome::Throttled,
+            Failure::Denied(_) | Failure::Keys(_) | Failure::NoBucket => Outcome::Denied,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+fn outcome<T, E: Answered>(answer: &Result<T, E>) -> Outcome {
+    answer.as_ref().err().map_or(Outcome::Done, Answered::outcome)
+}
+
 /// A single request of a store: counted by whichever [`Counting`] the call came through, if it came through one.
-pub(crate) async fn counted<T, E>(
+pub(crate) async fn counted<T, E: Answered>(
     op: Op,
     bytes_up: u64,
     request: impl Future<Output = Result<T, E>>,
@@ -210,7 +223,8 @@ pub(crate) async fn counted<T, E>(
     let began = call.meter.tick();
     let answer = request.await;
     let bytes_down = answer.as_ref().map(bytes_down).unwrap_or_default();
-    call.meter.enter(op, began, OpTotals { requests: 1, bytes_up, bytes_down, errors: u64::from(answer.is_err()) });
+    let cost = OpTotals { requests: 1, bytes_up, bytes_down, errors: u64::from(answer.is_err()) };
+    call.meter.enter(op, began, cost, outcome(&answer));
     answer
 }
 
@@ -225,6 +239,21 @@ impl Counting {
     /// Counts from zero.
     pub fn new(inner: Arc<dyn Remote>) -> Self {
         Self { inner, meter: Arc::default() }
+    }
+
+    /// The same, and charges what it counts to an account.
+    pub fn charged_to(self, account: Arc<dyn Spending>) -> Self {
+        Self { meter: Arc::new(Meter { account: Some(account), ..Meter::default() }), ..self }
+    }
+
+    /// The same for a cold scan, which is told apart from what else is read, and goes first for nobody.
+    pub fn of_cold_scan(self, account: Arc<dyn Spending>) -> Self {
+        Self { meter: Arc::new(Meter { account: Some(account), is_cold: true, ..Meter::default() }), ..self }
+    }
+
+    /// Who pays.
+    pub fn account(&self) -> Arc<dyn Spending> {
+        self.meter.account.clone().unwrap_or_else(|| Arc::new(Uncounted))
     }
 
     /// What everything so far cost.
@@ -263,9 +292,24 @@ impl Counting {
         if under_way.reported.load(Ordering::Relaxed) == 0 {
             let bytes_down = answer.as_ref().map(bytes_down).unwrap_or_default();
             let cost = OpTotals { requests: 1, bytes_up, bytes_down, errors: u64::from(answer.is_err()) };
-            self.meter.enter(op, began, cost);
+            self.meter.enter(op, began, cost, outcome(&answer));
         }
         answer
+    }
+
+    /// What was read counts by how it was read.
+    async fn read<T>(
+        &self,
+        reading: Reading,
+        call: impl Future<Output = Result<T, RemoteError>>,
+        bytes: impl Fn(&T) -> u64,
+    ) -> Result<T, RemoteError> {
+        let answer = self.call(Op::Get, 0, call, &bytes).await?;
+        if let Some(account) = &self.meter.account {
+            let reading = if self.meter.is_cold { Reading::Cold } else { reading };
+            account.count(Counter::BytesRead(reading), bytes(&answer));
+        }
+        Ok(answer)
     }
 }
 
@@ -295,15 +339,15 @@ fn len(bytes: &Bytes) -> u64 {
 #[async_trait]
 impl Remote for Counting {
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.call(Op::Get, 0, self.inner.get(path), len).await
+        self.read(Reading::Whole, self.inner.get(path), len).await
     }
 
     async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.call(Op::Get, 0, self.inner.get_range(path, span), len).await
+        self.read(Reading::Part, self.inner.get_range(path, span), len).await
     }
 
     async fn get_suffix(&self, path: &ObjectPath, length: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.call(Op::Get, 0, self.inner.get_suffix(path, length), |(bytes, _)| len(bytes)).await
+        self.read(Reading::Part, self.inner.get_suffix(path, length), |(bytes, _)| len(bytes)).await
     }
 
     async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
@@ -360,6 +404,40 @@ mod tests {
         assert_eq!(counting.totals().since(&totals).all(), OpTotals { requests: 1, ..OpTotals::default() });
         counting.reset();
         assert_eq!(counting.totals(), Totals::default());
+    }
+
+    #[derive(Debug, Default)]
+    struct Account(Mutex<Spent>);
+
+    impl Spending for Account {
+        fn spend(&self, spent: Spent) {
+            let mut all = self.0.lock().unwrap();
+            all.writes += spent.writes;
+            all.reads += spent.reads;
+            all.bytes_up += spent.bytes_up;
+            all.bytes_down += spent.bytes_down;
+        }
+
+        fn take(&self, _: littoral_ports::Paced, _: u64) -> u64 {
+            unreachable!("who counts takes nothing")
+        }
+
+        fn this_month(&self) -> littoral_ports::Spendings {
+            littoral_ports::Uncounted.this_month()
+        }
+    }
+
+    #[tokio::test]
+    async fn each_request_is_charged_once_by_what_it_costs() {
+        let account = Arc::new(Account::default());
+        let counting = Counting::new(Arc::new(MemoryRemote::new("charged"))).charged_to(account.clone());
+        counting.put_new(&at("a"), Bytes::from_static(b"12345")).await.unwrap();
+        counting.put_new(&at("a"), Bytes::from_static(b"123")).await.unwrap_err();
+        counting.get(&at("a")).await.unwrap();
+        counting.list("", None, usize::MAX).await.unwrap();
+        counting.upload(&at("b"), &MemoryBody::new(vec![0; 250])).await.unwrap();
+        counting.delete(&[at("b")]).await.unwrap();
+        assert_eq!(*account.0.lock().unwrap(), Spent { writes: 4, reads: 1, bytes_up: 258, bytes_down: 5 });
     }
 
     #[tokio::test]

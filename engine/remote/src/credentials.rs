@@ -86,17 +86,30 @@ impl Chain {
         }
     }
 
+    /// Where the keys come from, and how to change them: for whoever is told that the store does not take them any more.
+    pub(crate) fn whose(&self) -> String {
+        match &self.link {
+            Link::Fixed(_) => "these keys are of this process's environment (AWS_ACCESS_KEY_ID), which nobody can change from outside: \
+                 start it anew with others, or keep them in ~/.aws/credentials, which is read again whenever it changes"
+                .to_owned(),
+            Link::Files(files) => {
+                let (profile, path) = (&files.profile, files.credentials.display());
+                format!("these keys are those of profile {profile} in {path}: write others there, and they are used from then on")
+            }
+            Link::Given { tried, .. } => format!("these keys are given to this machine ({tried}), and others are asked for in time"),
+            Link::None { tried } => format!("there are no keys: {tried}"),
+        }
+    }
+
     /// Takes every secret known out of a text that others wrote.
     pub(crate) fn scrub(&self, text: String) -> String {
         let keys = match &self.link {
-            Link::Fixed(keys) => Some(Arc::clone(keys)),
+            Link::Fixed(keys) => vec![Arc::clone(keys)],
             Link::Files(files) => files.seen(),
-            Link::Given { .. } | Link::None { .. } => None,
+            Link::Given { .. } | Link::None { .. } => Vec::new(),
         };
-        let Some(keys) = keys else { return text };
-        let secrets = [Some(&keys.key_id), Some(&keys.secret_key), keys.token.as_ref()];
-        secrets
-            .into_iter()
+        keys.iter()
+            .flat_map(|keys| [Some(&keys.key_id), Some(&keys.secret_key), keys.token.as_ref()])
             .flatten()
             .filter(|secret| secret.len() >= 4)
             .fold(text, |text, secret| text.replace(secret, "***"))
@@ -214,14 +227,27 @@ struct Files {
 struct Seen {
     stamps: Option<[Option<Stamp>; 2]>,
     keys: Option<Arc<AwsCredential>>,
+    /// Those before: a request that was signed with them may still be under way, and its answer speak of them.
+    before: Option<Arc<AwsCredential>>,
     hints: ProfileHints,
 }
 
-type Stamp = (SystemTime, u64);
+/// When it was written, how long it is, and which file: one key is as long as the next, and a file that takes its place may be older.
+type Stamp = (SystemTime, u64, u64);
 
 fn stamp(path: &Path) -> Option<Stamp> {
     let meta = std::fs::metadata(path).ok()?;
-    Some((meta.modified().ok()?, meta.len()))
+    Some((meta.modified().ok()?, meta.len(), inode(&meta)))
+}
+
+#[cfg(unix)]
+fn inode(meta: &std::fs::Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(meta)
+}
+
+#[cfg(not(unix))]
+fn inode(_: &std::fs::Metadata) -> u64 {
+    0
 }
 
 impl Files {
@@ -237,8 +263,9 @@ impl Files {
         Some(Self { credentials, config, profile, named: named.is_some(), seen: Mutex::default() })
     }
 
-    fn seen(&self) -> Option<Arc<AwsCredential>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).keys.clone()
+    fn seen(&self) -> Vec<Arc<AwsCredential>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.keys.iter().chain(&seen.before).cloned().collect()
     }
 
     fn load(&self) -> Result<(Option<Arc<AwsCredential>>, ProfileHints), RemoteError> {
@@ -246,7 +273,8 @@ impl Files {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.stamps != Some(stamps) {
             let (keys, hints) = self.read()?;
-            *seen = Seen { stamps: Some(stamps), keys: keys.map(Arc::new), hints };
+            let before = seen.keys.take().or_else(|| seen.before.take());
+            *seen = Seen { stamps: Some(stamps), keys: keys.map(Arc::new), before, hints };
         }
         Ok((seen.keys.clone(), seen.hints.clone()))
     }
@@ -381,6 +409,22 @@ mod tests {
         assert_eq!(keys(&chain).0, "FIRST");
         std::fs::write(&file, "[default]\naws_access_key_id=SECOND!\naws_secret_access_key=s\n").unwrap();
         assert_eq!(keys(&chain).0, "SECOND!");
+        // Written beforehand and moved into place, with the same age and the same length.
+        let next = home.path().join(".aws/next");
+        std::fs::write(&next, "[default]\naws_access_key_id=THIRD!!\naws_secret_access_key=s\n").unwrap();
+        let age = std::fs::metadata(&file).unwrap().modified().unwrap();
+        std::fs::File::options().write(true).open(&next).unwrap().set_modified(age).unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        assert_eq!(keys(&chain).0, "THIRD!!");
+        // An answer to a request that was signed with the keys before.
+        assert_eq!(chain.scrub("SECOND! THIRD!!".to_owned()), "*** ***");
+        // Half written, and then whole: an error in between, and never half a pair.
+        std::fs::write(&file, "[default]\naws_access_key_id=FOURTH\n").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert!(runtime.block_on(chain.get()).unwrap_err().to_string().contains("aws_secret_access_key"));
+        std::fs::write(&file, "[default]\naws_access_key_id=FOURTH\naws_secret_access_key=s\n").unwrap();
+        assert_eq!(keys(&chain).0, "FOURTH");
+        assert!(chain.whose().contains("profile default"), "{}", chain.whose());
     }
 
     #[test]

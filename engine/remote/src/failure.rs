@@ -11,6 +11,15 @@ pub(crate) enum Failure {
     Lost(String),
     /// The store asks for patience and did nothing. Try again later.
     Throttled(String),
+    /// It asks for patience, and may have done it all the same (a 503 may be a proxy's). Try again later, knowing that.
+    Overloaded(String),
+    /// The same as another one, by a store that also says when to come again: after so many milliseconds.
+    Later {
+        /// How long it wants to be left alone.
+        after_ms: u64,
+        /// What else it meant.
+        failure: Box<Failure>,
+    },
     /// S3's 409 on a conditional PUT: another one is under way. Nothing was done; try again (rule P5).
     Conflict(String),
     /// What arrived is not what was sent, in one direction or the other. Try again.
@@ -27,6 +36,8 @@ pub(crate) enum Failure {
     NoBucket,
     /// The store refuses, and will go on refusing.
     Denied(String),
+    /// It does not take these keys, or not any more. Others may be had meanwhile.
+    Keys(String),
     /// The store has no room.
     Full(String),
     /// The store does not know how to do this.
@@ -39,12 +50,28 @@ impl Failure {
     /// Whether another attempt may fare better.
     pub(crate) fn passes(&self) -> bool {
         use Failure::*;
-        matches!(self, NotSent(_) | Lost(_) | Throttled(_) | Conflict(_) | Damaged(_))
+        match self {
+            Later { failure, .. } => failure.passes(),
+            failure => {
+                matches!(failure, NotSent(_) | Lost(_) | Throttled(_) | Overloaded(_) | Conflict(_) | Damaged(_))
+            }
+        }
+    }
+
+    /// What it is, and when the store wants to be asked again, where it said so.
+    pub(crate) fn and_when(self) -> (Self, Option<u64>) {
+        match self {
+            Failure::Later { after_ms, failure } => (*failure, Some(after_ms)),
+            failure => (failure, None),
+        }
     }
 
     /// Whether what was asked for may have been done all the same.
     pub(crate) fn may_have_landed(&self) -> bool {
-        matches!(self, Failure::Lost(_))
+        match self {
+            Failure::Later { failure, .. } => failure.may_have_landed(),
+            failure => matches!(failure, Failure::Lost(_) | Failure::Overloaded(_)),
+        }
     }
 
     /// In words for people.
@@ -53,12 +80,15 @@ impl Failure {
             Failure::NotSent(why)
             | Failure::Lost(why)
             | Failure::Throttled(why)
+            | Failure::Overloaded(why)
             | Failure::Conflict(why)
             | Failure::Damaged(why)
             | Failure::Denied(why)
+            | Failure::Keys(why)
             | Failure::Full(why)
             | Failure::NotImplemented(why)
             | Failure::Settings(why) => why.clone(),
+            Failure::Later { failure, .. } => failure.detail(),
             Failure::Taken => "something is there already".to_owned(),
             Failure::Missing => "no such object".to_owned(),
             Failure::NoUpload => "no such multipart upload".to_owned(),
@@ -68,8 +98,19 @@ impl Failure {
     }
 }
 
-/// What an S3 service meant. `seen` is what went over the wire, `error` the library's own words where nothing did.
+/// What an S3 service meant, and when it wants to be asked again. `seen` is what went over the wire, `error` the library's own words where nothing did.
 pub(crate) fn of_s3(seen: &Seen, error: &str) -> Failure {
+    let failure = meant(seen, error);
+    // Dates are not read: no store that is known to us sends one.
+    match seen.retry_after.as_deref().and_then(|seconds| seconds.trim().parse::<u64>().ok()) {
+        Some(seconds) if failure.passes() => {
+            Failure::Later { after_ms: seconds.saturating_mul(1000), failure: Box::new(failure) }
+        }
+        _ => failure,
+    }
+}
+
+fn meant(seen: &Seen, error: &str) -> Failure {
     if let Some(why) = &seen.no_credentials {
         return Failure::Denied(why.clone());
     }
@@ -100,19 +141,20 @@ pub(crate) fn of_s3(seen: &Seen, error: &str) -> Failure {
         ) => Failure::Damaged(said),
         (_, "requesttimeout") => Failure::Lost(said),
         (_, "slowdown" | "toomanyrequests" | "throttlingexception") if status < 500 => Failure::Throttled(said),
+        (_, "slowdown") => Failure::Overloaded(said),
         (_, "xminiostoragefull" | "insufficientstorage" | "quotaexceeded" | "xminioadminbucketquotaexceeded") => {
             Failure::Full(said)
         }
+        // Some stores have no code of their own for it.
+        (403 | 413, _) if is_full(seen.message.as_deref()) => Failure::Full(said),
         (_, "invalidaccesskeyid" | "invalidclienttokenid") => {
-            Failure::Denied(format!("wrong credentials, the access key is not known here ({said})"))
+            Failure::Keys(format!("wrong credentials, the access key is not known here ({said})"))
         }
         (_, "signaturedoesnotmatch") => {
-            Failure::Denied(format!("wrong credentials, the secret key does not fit the access key ({said})"))
+            Failure::Keys(format!("wrong credentials, the secret key does not fit the access key ({said})"))
         }
-        (_, "expiredtoken" | "tokenrefreshrequired") => {
-            Failure::Denied(format!("the credentials have expired ({said})"))
-        }
-        (_, "invalidtoken") => Failure::Denied(format!("wrong credentials, the session token is not valid ({said})")),
+        (_, "expiredtoken" | "tokenrefreshrequired") => Failure::Keys(format!("the credentials have expired ({said})")),
+        (_, "invalidtoken") => Failure::Keys(format!("wrong credentials, the session token is not valid ({said})")),
         (_, "requesttimetooskewed") => Failure::Denied(format!("this machine's clock is wrong ({said})")),
         (_, "invalidbucketname") => Failure::Settings(said),
         (_, "authorizationheadermalformed" | "illegallocationconstraintexception") | (301 | 302 | 307 | 308, _) => {
@@ -131,9 +173,16 @@ pub(crate) fn of_s3(seen: &Seen, error: &str) -> Failure {
         (408, _) => Failure::Lost(said),
         (405 | 501, _) => Failure::NotImplemented(said),
         (507, _) => Failure::Full(said),
+        (503, _) => Failure::Overloaded(said),
         (500.., _) => Failure::Lost(said),
         _ => Failure::Denied(said),
     }
+}
+
+/// Whether a refusal speaks of room, as those of Garage ("quota is reached") and Backblaze ("storage cap exceeded") do.
+fn is_full(message: Option<&str>) -> bool {
+    let message = message.unwrap_or_default().to_ascii_lowercase();
+    ["quota", "storage cap"].iter().any(|words| message.contains(words))
 }
 
 fn said(status: u16, code: &str, message: Option<&str>) -> String {
@@ -172,8 +221,11 @@ mod tests {
     use super::*;
 
     fn answered(status: u16, code: &str) -> Failure {
-        let seen = Seen { started: true, status: Some(status), code: Some(code.into()), ..Seen::default() };
-        of_s3(&seen, "library words")
+        of_s3(&seen(status, code), "library words")
+    }
+
+    fn seen(status: u16, code: &str) -> Seen {
+        Seen { started: true, status: Some(status), code: Some(code.into()), ..Seen::default() }
     }
 
     #[test]
@@ -207,10 +259,40 @@ mod tests {
         assert!(matches!(answered(507, ""), Full(_)));
         assert!(matches!(answered(501, "NotImplemented"), NotImplemented(_)));
         assert!(matches!(answered(301, "PermanentRedirect"), Settings(_)));
-        for code in ["InvalidAccessKeyId", "SignatureDoesNotMatch"] {
-            let Denied(why) = answered(403, code) else { panic!("{code}") };
-            assert!(why.contains("wrong credentials"), "{why}");
+        for (status, code) in [
+            (507, "XMinioStorageFull"),
+            (507, "InsufficientStorage"),
+            (403, "QuotaExceeded"),
+            (400, "XMinioAdminBucketQuotaExceeded"),
+        ] {
+            assert!(matches!(answered(status, code), Full(_)), "{code}");
         }
+        for (message, is_full) in [
+            ("Forbidden: Bucket size quota is reached", true),
+            ("Cannot upload files, storage cap exceeded. See the Caps & Alerts page", true),
+            ("Access Denied", false),
+        ] {
+            let seen = Seen { message: Some(message.into()), ..seen(403, "AccessDenied") };
+            assert_eq!(matches!(of_s3(&seen, ""), Full(_)), is_full, "{message}");
+        }
+        for code in ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"] {
+            let Keys(why) = answered(403, code) else { panic!("{code}") };
+            assert!(why.contains("credentials"), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_store_that_says_when_to_come_again_is_heard_where_coming_again_helps() {
+        let told = |status, code: &str, after: &str| {
+            let seen = Seen { retry_after: Some(after.into()), ..seen(status, code) };
+            of_s3(&seen, "").and_when()
+        };
+        assert!(matches!(told(503, "SlowDown", "3"), (Failure::Overloaded(_), Some(3000))));
+        assert!(matches!(told(429, "", " 120 "), (Failure::Throttled(_), Some(120_000))));
+        assert!(matches!(told(503, "", "Wed, 21 Oct 2015 07:28:00 GMT"), (Failure::Overloaded(_), None)));
+        assert!(matches!(told(403, "AccessDenied", "3"), (Failure::Denied(_), None)));
+        let later = of_s3(&Seen { retry_after: Some("1".into()), ..seen(503, "SlowDown") }, "");
+        assert!(later.passes() && later.may_have_landed() && later.detail().contains("SlowDown"), "{later:?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod patient;
 mod probe;
 mod raw;
 mod s3;
+mod scanned;
 mod settings;
 mod url;
 
@@ -31,4 +32,5 @@ pub use directory::{Directory, directory_url};
 pub use faulty::{Fault, Faulty};
 pub use open::{open, open_in, spell};
 pub use probe::{PROBE_RACES, probe};
+pub use scanned::Scanned;
 pub use settings::{Addressing, Environment, RemoteSettings, Tuning};

@@ -392,6 +392,10 @@ impl RawRemote for Minio {
     fn scrub(&self, text: String) -> String {
         self.shared.chain.scrub(text)
     }
+
+    fn whose_keys(&self) -> String {
+        self.shared.chain.whose()
+    }
 }
 
 /// A 200 that carries an error document is a failure of which nobody knows what it left behind.
@@ -447,6 +451,7 @@ impl RequestHooks for Attentive {
             Ok(answer) => {
                 seen.status = Some(answer.status().as_u16());
                 seen.region = header(answer.headers(), "x-amz-bucket-region");
+                seen.retry_after = header(answer.headers(), "retry-after");
                 // Whether there is a document to take a code from: an empty one stands for it.
                 let document = *method != Method::HEAD && answer.content_length() != Some(0);
                 seen.code = Some(String::new()).filter(|_| document && !answer.status().is_success());

@@ -2,7 +2,8 @@
 //!
 //! What it promises over any [`RawRemote`]:
 //! 1. Every attempt ends in time, and there are at most [`Tuning::tries_max`] of them, with full jitter between (so that a
-//!    thousand clients that failed together do not come back together).
+//!    thousand clients that failed together do not come back together). A store that says when to come again is waited for,
+//!    up to a bound.
 //! 2. A `put_new` of which one attempt may have landed never says `Exists` afterwards: what is there may be ours. It says
 //!    `Unknown`, and the caller reads the name back. S3's 409 is no answer at all and is tried again (rule P5).
 //! 3. A blob is what its maker summed: checked while it is read, again by the store, and by its size (and sum, where the
@@ -19,7 +20,9 @@ use crc64fast_nvme::Digest;
 use futures::future::{Either, select};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_ports::{BlobBody, Clock, Entropy, ObjectMeta, Remote, RemoteError};
-use littoral_types::limits::{LIST_STEP, TRANSFERS_IN_FLIGHT};
+use littoral_types::limits::{
+    LIST_STEP, RETRY_AFTER_MS_MAX, SINGLE_PUT_MAX, TRANSFER_BYTES_PER_SECOND_MIN, TRANSFERS_IN_FLIGHT,
+};
 use littoral_types::{ByteSpan, ObjectPath};
 use std::fmt;
 use std::future::Future;
@@ -76,7 +79,12 @@ impl<R: RawRemote> Patient<R> {
     }
 
     fn patience_ms(&self, bytes: u64) -> u64 {
-        if bytes <= SMALL_BYTES { self.tuning.request_timeout_ms } else { self.tuning.transfer_timeout_ms }
+        // What is not known beforehand is no larger than this in one request.
+        let at_worst = bytes.min(SINGLE_PUT_MAX) * 1000 / TRANSFER_BYTES_PER_SECOND_MIN;
+        match bytes <= SMALL_BYTES {
+            true => self.tuning.request_timeout_ms,
+            false => self.tuning.transfer_timeout_ms.max(at_worst),
+        }
     }
 
     /// Tries until it works, cannot work, or was tried enough.
@@ -89,10 +97,10 @@ impl<R: RawRemote> Patient<R> {
         let mut lost = None;
         loop {
             tries += 1;
-            let failure = match select(pin!(one()), self.clock.sleep_ms(timeout_ms)).await {
+            let (failure, after_ms) = match select(pin!(one()), self.clock.sleep_ms(timeout_ms)).await {
                 Either::Left((Ok(answer), _)) => return Ok(answer),
-                Either::Left((Err(failure), _)) => failure,
-                Either::Right(_) => Failure::Lost(format!("no answer within {timeout_ms} ms")),
+                Either::Left((Err(failure), _)) => failure.and_when(),
+                Either::Right(_) => (Failure::Lost(format!("no answer within {timeout_ms} ms")), None),
             };
             if failure.may_have_landed() && lost.is_none() {
                 lost = Some(failure.detail());
@@ -103,7 +111,8 @@ impl<R: RawRemote> Patient<R> {
             let doubled = self.tuning.retry_pause_ms.saturating_mul(1 << (tries - 1).min(20));
             let longest = doubled.min(self.tuning.retry_pause_ms_max);
             tracing::debug!(tries, failure = %self.raw.scrub(failure.detail()), "trying again");
-            self.clock.sleep_ms(self.entropy.below(longest + 1)).await;
+            let asked = after_ms.unwrap_or_default().min(RETRY_AFTER_MS_MAX);
+            self.clock.sleep_ms(asked + self.entropy.below(longest + 1)).await;
         }
     }
 
@@ -113,8 +122,12 @@ impl<R: RawRemote> Patient<R> {
         let what = what.to_owned();
         let detail = self.raw.scrub(failure.detail());
         match failure {
-            Failure::NotSent(_) | Failure::Lost(_) | Failure::Throttled(_) | Failure::Conflict(_) => {
+            Failure::NotSent(_) | Failure::Lost(_) | Failure::Conflict(_) | Failure::Later { .. } => {
                 RemoteError::Unavailable { what, tries, detail }
+            }
+            Failure::Throttled(_) | Failure::Overloaded(_) => RemoteError::Throttled { what, tries, detail },
+            Failure::Keys(_) => {
+                RemoteError::Denied { what: self.named(&what), detail: format!("{detail}; {}", self.raw.whose_keys()) }
             }
             Failure::Damaged(_) => RemoteError::Corrupt { path: what, detail },
             Failure::OutOfRange => RemoteError::Corrupt { path: what, detail },
@@ -363,7 +376,7 @@ impl<R: RawRemote> Remote for Patient<R> {
         if let Some(lost) = gave_up.lost {
             // One attempt may have landed. Whatever came after it (a 412 above all) may speak of our own object.
             let last = match gave_up.failure {
-                Failure::Lost(_) => String::new(),
+                Failure::Lost(_) | Failure::Overloaded(_) => String::new(),
                 failure => format!(", then {}", failure.detail()),
             };
             let detail = self.raw.scrub(format!("{lost}{last}, {} tries", gave_up.tries));

@@ -92,6 +92,9 @@ pub(crate) trait RawRemote: Send + Sync + fmt::Debug {
 
     /// Takes secrets out of a text that others wrote.
     fn scrub(&self, text: String) -> String;
+
+    /// Where its keys come from, and how it gets others: for whoever has to change them.
+    fn whose_keys(&self) -> String;
 }
 
 /// What went over the wire in one attempt. Libraries turn answers into errors of their own and lose what decides: so the
@@ -110,6 +113,8 @@ pub(crate) struct Seen {
     pub(crate) code: Option<String>,
     /// The error document's message.
     pub(crate) message: Option<String>,
+    /// When the store wants to be asked again, in its own words.
+    pub(crate) retry_after: Option<String>,
     /// The region that the store says the bucket is in.
     pub(crate) region: Option<String>,
     /// The whole object's CRC64-NVME, in base 64.

@@ -35,6 +35,7 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 const POOL_SIZE: usize = 64;
 const CRC64_HEADER: &str = "x-amz-checksum-crc64nvme";
 const CHECKSUM_MODE: &str = "x-amz-checksum-mode";
+const RETRY_AFTER_HEADER: &str = "retry-after";
 const REGION_HEADER: &str = "x-amz-bucket-region";
 const DEFAULT_REGION: &str = "us-east-1";
 
@@ -275,6 +276,10 @@ impl RawRemote for S3 {
     fn scrub(&self, text: String) -> String {
         self.chain.scrub(text)
     }
+
+    fn whose_keys(&self) -> String {
+        self.chain.whose()
+    }
 }
 
 /// A transport that writes down what it sees.
@@ -307,6 +312,7 @@ impl HttpService for Attentive {
         note(|seen| {
             seen.status = Some(status.as_u16());
             seen.region = header(REGION_HEADER);
+            seen.retry_after = header(RETRY_AFTER_HEADER);
             // A sum of sums, as some stores make for parts, says nothing of the whole.
             seen.crc64 = header(CRC64_HEADER).filter(|sum| !sum.contains('-'));
         });

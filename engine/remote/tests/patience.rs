@@ -200,9 +200,38 @@ async fn passing_failures_are_tried_again_and_counted() {
     }
     for (library, store, remote) in by_each(|| vec![throttled(); 20]) {
         let done = remote.put(&at("v/head"), "bytes".into()).await;
-        let said = matches!(&done, Err(RemoteError::Unavailable { tries: 6, detail, .. }) if detail.to_lowercase().contains("slowdown"));
+        let said = matches!(&done, Err(RemoteError::Throttled { tries: 6, detail, .. }) if detail.to_lowercase().contains("slowdown"));
         assert!(said, "{library}: {done:?}");
         assert_eq!(store.came().len(), 6, "{library}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_says_when_to_come_again_is_not_asked_before() {
+    let later = |status, code: &str| {
+        let Answer::Say(status, mut headers, body) = error(status, code, "not now") else { unreachable!() };
+        headers.push(("Retry-After", "1".into()));
+        Answer::Say(status, headers, body)
+    };
+    for (status, code) in [(503, "SlowDown"), (429, "TooManyRequests")] {
+        for (library, store, remote) in by_each(|| vec![later(status, code), stored()]) {
+            let since = Instant::now();
+            remote.put(&at("v/head"), "bytes".into()).await.unwrap();
+            // Pauses are of a few milliseconds otherwise.
+            assert!(since.elapsed() >= Duration::from_secs(1), "{library}: came again after {:?}", since.elapsed());
+            assert_eq!(store.came().len(), 2, "{library}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_keys_are_refused_is_said_with_how_to_change_them() {
+    for (library, _, remote) in by_each(|| vec![error(403, "InvalidAccessKeyId", "nobody of that name"); 3]) {
+        let Err(RemoteError::Denied { detail, .. }) = remote.get(&at("v/head")).await else { panic!("{library}") };
+        assert!(
+            detail.contains("this process's environment") && detail.contains("start it anew"),
+            "{library}: {detail}"
+        );
     }
 }
 

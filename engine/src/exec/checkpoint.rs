@@ -9,28 +9,38 @@
 //! | scratch cleaned | | swept |
 //!
 //! A source that stands still is read once. One that moves (rule S16) is read in rounds: what changed while it was read is read
-//! again and laid on top, until everything is of one commit. One record says all rounds, in their order.
+//! again and laid on top, until everything is of one commit. One record says all rounds, in their order. What is committed meanwhile
+//! travels beside it ([`super::beside`]): a source that has shipped has moved.
 
+use super::beside::{Beside, Meanwhile};
+use super::coordinator::{Conducted, Course, Party, Record, Took, conduct};
 use super::diff::{Difference, diff, reread};
 use super::partial;
+use super::parties::{IndexRegistry, Named, Schema, TransactionFence, WalPin};
+use super::phases::{Passed, Phases};
 use super::skeleton::Passing;
 use super::stage::{self, Piece, ReadPage, Recipe, Staged, stage};
+use crate::components::Components;
 use crate::error::EngineError;
-use crate::log::{Draft, Writer};
+use crate::leases::{Held, STEP_MS};
+use crate::log::Writer;
+use crate::telemetry;
+use async_trait::async_trait;
 use littoral_format::blob::Index;
 use littoral_format::keys;
 use littoral_local::{JobDir, LocalError, Scratch, StagedFile};
+use littoral_plan::participant::Participant;
+use littoral_plan::phase::Phase;
 use littoral_plan::{
     Action, CheckpointPlan, CheckpointPolicy, CheckpointView, ChunkPlan, Estimate, checkpoint as plan,
 };
-use littoral_ports::{Batch, CaughtUp, Manifest, PageSource, Progress, Remote, RemoteError, Unit};
+use littoral_ports::{Batch, Manifest, Paced, PageSource, Remote, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
-    Base, BlobKind, BlobRef, Checkpoint, ChunkId, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
-    Geometry, JournalMode, ManifestOp, PageIdentity, PageNo, Position, RecordBody, RecordKind, SchemaSummary, Seq,
-    StagedBlob, VolumeFigures, VolumeRow,
+    Base, BlobKind, BlobRef, ChunkId, ChunkRuns, Compression, Delta, DeltaId, FooterFigures, FrameTable, Generation,
+    Geometry, ManifestOp, PageIdentity, PageNo, Position, RecordKind, Seq, StagedBlob, VolumeFigures, VolumeRow, Work,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
@@ -50,6 +60,10 @@ pub struct Planned {
     pub difference: Difference,
     /// What follows; `None` when nothing differs.
     pub plan: Option<CheckpointPlan>,
+    /// The phases that it went through, in their order.
+    pub phases: Vec<Passed>,
+    /// Who took part, and how long each took.
+    pub took: Vec<Took>,
 }
 
 /// What a checkpoint did.
@@ -69,17 +83,59 @@ pub struct Checkpointed {
     pub blobs: usize,
     /// Those of them that an interrupted attempt had uploaded already.
     pub resumed: usize,
+    /// The phases that it went through, in their order.
+    pub phases: Vec<Passed>,
+    /// Who took part, and how long each took.
+    pub took: Vec<Took>,
 }
 
-/// Compares and plans, changing nothing.
-pub fn planned(
-    manifest: &dyn Manifest,
+/// Goes the way of a checkpoint up to its record, with all who take part in one, and changes nothing anywhere.
+pub async fn planned(
+    manifest: Arc<dyn Manifest>,
     row: &VolumeRow,
     source: &mut dyn PageSource,
     policy: &CheckpointPolicy,
-    progress: &dyn Progress,
+    components: &Components,
 ) -> Result<Planned, EngineError> {
-    let mut difference = diff(manifest, row, source, progress)?;
+    let mut phases = Phases::new(components, row.meta.name.to_string(), None);
+    let mut course = Course {
+        phases: &mut phases,
+        writer: None,
+        manifest,
+        row: row.clone(),
+        components: components.clone(),
+        source,
+        scratch: None,
+        options: Options { policy: *policy, ..Options::default() },
+        beside: &mut Beside::nothing(),
+        first: Vec::new(),
+        trees: None,
+        catalogue: None,
+        rounds: Vec::new(),
+        is_fold: false,
+    };
+    let mut pages = PageSet::default();
+    let Conducted { phases, took, .. } = conducted(&mut pages, &mut course).await?;
+    let (difference, plan) = pages.planned.unwrap_or_default();
+    Ok(Planned { difference, plan, phases, took })
+}
+
+/// Compares. What changed is in the view alone.
+fn viewed(course: &mut Course<'_, '_>) -> Result<(Difference, CheckpointView), EngineError> {
+    let row = course.row();
+    let Course { manifest, source, components, first, catalogue, .. } = course;
+    let mut look = |page: PageNo, image: &[u8], count| {
+        if page == PageNo::FIRST {
+            *first = image.to_vec();
+        }
+        if let Some(catalogue) = catalogue.as_mut() {
+            catalogue.look(page, image, count);
+        }
+    };
+    let mut difference = diff(&**manifest, &row, &mut **source, &*components.progress, &mut look)?;
+    if let Some(catalogue) = catalogue.as_mut() {
+        catalogue.explore(&**manifest, &row, &mut **source)?;
+    }
     source.rest()?;
     let figures = row.tail.figures;
     let view = CheckpointView {
@@ -89,9 +145,22 @@ pub fn planned(
         changes: std::mem::take(&mut difference.changes),
         is_overlay: false,
     };
-    let plan = plan(&view, policy);
-    difference.changes = view.changes;
-    Ok(Planned { difference, plan })
+    Ok((difference, view))
+}
+
+/// Plans what differs, in as many parts as there is room for at once. None where nothing does.
+fn sliced(
+    (difference, view): (Difference, CheckpointView),
+    policy: &CheckpointPolicy,
+) -> Vec<(Difference, CheckpointPlan)> {
+    let views = view.sliced(policy);
+    let parts = views.into_iter().filter_map(|view| {
+        let plan = plan(&view, policy)?;
+        let pages = view.changes.iter().flat_map(|change| &change.pages);
+        let identities = pages.filter_map(|page| Some((*page, difference.identity(*page)?))).collect();
+        Some((Difference { changes: view.changes, identities, looked_at: difference.looked_at }, plan))
+    });
+    parts.collect()
 }
 
 /// Makes a checkpoint; `None` when nothing changed, and then nothing is written anywhere.
@@ -101,145 +170,313 @@ pub async fn checkpoint(
     source: &mut dyn PageSource,
     options: &Options,
 ) -> Result<Option<Checkpointed>, EngineError> {
-    writer.settle().await?;
-    let components = writer.components().clone();
-    let manifest = writer.manifest().clone();
-    partial::for_comparing(writer, source).await?;
-    let Planned { difference, plan } =
-        planned(&*manifest, writer.row(), source, &options.policy, &*components.progress)?;
-    let mut next = plan.map(|plan| (difference, plan));
-    let mut job: Option<Job> = None;
-    let mut rounds: Vec<Round> = Vec::new();
-    loop {
-        if let Some((difference, plan)) = next.take() {
-            let job = match &mut job {
-                Some(job) => job,
-                none => none.insert(Job::begin(writer, scratch, &plan, options)?),
-            };
-            rounds.push(job.round(writer, source, difference, plan).await?);
-        }
-        match source.catch_up()? {
-            CaughtUp::Still => break,
-            CaughtUp::Moved(pages) => {
-                // What goes on top of a chunk depends on whether it was ever written whole.
-                partial::rows(writer, &partial::chunks_of(source.page_size(), &pages)).await?;
-                next = overlaid(&*manifest, writer.row(), source, &rounds, pages, options)?;
-            }
-        }
-    }
-    // What segments brought is in it.
-    let mut unfolded = unfolded(writer)?;
-    let is_fold = !unfolded.is_empty();
-    if job.is_none() {
-        // What an interrupted checkpoint had begun was undone in the database since.
-        if manifest.job(&writer.row().meta.id)?.is_some() {
-            writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
-        }
-        if !is_fold {
-            return Ok(None);
-        }
-    }
-    let (dir, passing) = match job {
-        Some(Job { dir, uploads, passing, .. }) => {
-            uploads.finish(writer).await?;
-            (Some(dir), passing)
-        }
-        None => (None, Passing::default()),
-    };
-    components.faults.reach("checkpoint.uploaded")?;
-
-    let schema = schema(source)?;
-    source.rest()?;
-    let mut generation = writer.row().tail.figures.generation;
-    let beyond = || writer.log().inconsistent("more generations than can be counted".to_owned());
-    let (mut done, mut told) = (Done::default(), None::<CheckpointPlan>);
-    for Round { difference, plan, built, resumed } in rounds {
-        // Each round has a generation of its own: deltas of one chunk are told apart by it.
-        generation = generation.next();
-        done.ops.extend(ops(&plan, generation, &built, &mut unfolded).ok_or_else(beyond)?);
-        done.identities.extend(difference.identities);
-        done.bytes += built.iter().map(|(blob, _)| blob.len).sum::<u64>();
-        done.blobs += built.len();
-        done.resumed += resumed;
-        match &mut told {
-            None => told = Some(plan),
-            Some(told) => {
-                told.page_count = plan.page_count;
-                told.chunks.extend(plan.chunks);
-            }
-        }
-    }
-    // What was shipped since the newest checkpoint was undone since: what that one had is what there is.
-    let plan = told.unwrap_or_else(|| {
-        generation = generation.next();
-        let (page_size, page_count) = (source.page_size(), source.page_count());
-        done.ops.push(ManifestOp::Resize { page_count });
-        CheckpointPlan {
-            page_size,
-            page_count,
-            page_count_before: writer.row().tail.figures.page_count,
-            reshape: false,
-            chunks: Vec::new(),
-            unchanged: Geometry::new(page_size).chunk_count(page_count),
-            packs: Vec::new(),
-            estimate: Estimate::default(),
-        }
-    });
-    done.ops.extend(unfolded.into_iter().map(|(chunk, replaced)| ManifestOp::ReplaceDeltas {
-        chunk,
-        replaced,
-        delta: None,
-    }));
-    let pages = passing.published(&writer.row().meta.identity_key, &done.identities);
-    let draft = Draft {
-        body: RecordBody::Checkpoint(Checkpoint {
-            ops: done.ops,
-            schema,
-            sessions: Vec::new(),
-            wal: source.wal(),
-            pages,
-        }),
-        commits: if is_fold { source.commits() } else { source.commits().max(1) },
-        figures: VolumeFigures { generation, page_size: Some(plan.page_size), page_count: plan.page_count },
-        added: FooterFigures { pages: plan.changed_pages(), bytes: done.bytes },
-        identities: done.identities.into_iter().collect(),
-    };
-    let published = writer.publish(draft).await?;
-    if let Some(dir) = dir {
-        dir.remove()?;
-    }
-    components.faults.reach("checkpoint.cleaned")?;
-    let tail = &writer.row().tail;
-    Ok(Some(Checkpointed {
-        position: Position { epoch: tail.epoch, lsn: tail.lsn },
-        seq: published,
-        generation,
-        plan,
-        bytes: done.bytes,
-        blobs: done.blobs,
-        resumed: done.resumed,
-    }))
+    checkpoint_beside(writer, scratch, source, options, &mut Beside::nothing()).await
 }
 
-/// What a record brings, summed over its rounds.
+/// The same, while others commit and what they commit travels.
+pub async fn checkpoint_beside(
+    writer: &mut Writer,
+    scratch: &Scratch,
+    source: &mut dyn PageSource,
+    options: &Options,
+    beside: &mut Beside<'_>,
+) -> Result<Option<Checkpointed>, EngineError> {
+    let mut phases = Phases::new(writer.components(), writer.log().url(), None);
+    checkpoint_in(&mut phases, writer, scratch, source, options, beside).await
+}
+
+/// The same in phases that somebody looks at.
+pub async fn checkpoint_in(
+    phases: &mut Phases,
+    writer: &mut Writer,
+    scratch: &Scratch,
+    source: &mut dyn PageSource,
+    options: &Options,
+    beside: &mut Beside<'_>,
+) -> Result<Option<Checkpointed>, EngineError> {
+    let (components, volume) = (writer.components().clone(), writer.log().url());
+    let began_ms = components.clock.boot_ms();
+    let done = Box::pin(made_in(phases, writer, scratch, source, options, beside)).await;
+    let took_ms = components.clock.boot_ms().saturating_sub(began_ms);
+    match &done {
+        Ok(Some(Checkpointed { position, seq, blobs, bytes, .. })) => {
+            telemetry::checkpoint_published(&components, &volume, (*position, *seq), (*blobs, *bytes), took_ms);
+        }
+        Ok(None) => {}
+        Err(error) => telemetry::checkpoint_failed(&components, &volume, error, took_ms),
+    }
+    done
+}
+
+async fn made_in(
+    phases: &mut Phases,
+    writer: &mut Writer,
+    scratch: &Scratch,
+    source: &mut dyn PageSource,
+    options: &Options,
+    beside: &mut Beside<'_>,
+) -> Result<Option<Checkpointed>, EngineError> {
+    let mut course = Course {
+        phases,
+        manifest: writer.manifest().clone(),
+        row: writer.row().clone(),
+        components: writer.components().clone(),
+        writer: Some(writer),
+        source,
+        scratch: Some(scratch),
+        options: *options,
+        beside,
+        first: Vec::new(),
+        trees: None,
+        catalogue: None,
+        rounds: Vec::new(),
+        is_fold: false,
+    };
+    let mut pages = PageSet::default();
+    let Conducted { published, phases, took } = conducted(&mut pages, &mut course).await?;
+    let Some(seq) = published else { return Ok(None) };
+    let row = course.row();
+    // Who brings no pages has planned none.
+    let Made { generation, plan, bytes, blobs, resumed } =
+        pages.made.unwrap_or_else(|| Made::nothing(row.tail.figures, course.source));
+    let position = Position { epoch: row.tail.epoch, lsn: row.tail.lsn };
+    Ok(Some(Checkpointed { position, seq, generation, plan, bytes, blobs, resumed, phases, took }))
+}
+
+/// Leads all who take part in a checkpoint through it. Here is the list of them.
+async fn conducted(pages: &mut PageSet, course: &mut Course<'_, '_>) -> Result<Conducted, EngineError> {
+    let (mut fence, mut pin) = (TransactionFence, WalPin::default());
+    let (mut schema, mut named, mut registry) = (Schema::default(), Named::default(), IndexRegistry);
+    let all: [&mut dyn Party; Participant::ALL.len()] =
+        [&mut fence, &mut pin, &mut schema, &mut named, &mut registry, pages];
+    let faults = course.components.faults.clone();
+    let mut parties: Vec<&mut dyn Party> =
+        all.into_iter().filter(|party| !faults.leaves_out(party.who().word())).collect();
+    conduct(&mut parties, course).await
+}
+
+/// The pages that changed: compared, staged, uploaded; and where they are from then on.
 #[derive(Default)]
-struct Done {
-    ops: Vec<ManifestOp>,
-    identities: BTreeMap<PageNo, PageIdentity>,
+struct PageSet {
+    /// What is to be staged next.
+    next: Vec<(Difference, CheckpointPlan)>,
+    job: Option<Job>,
+    is_cut_up: bool,
+    unfolded: Unfolded,
+    /// What would be done, where it is only tried.
+    planned: Option<(Difference, Option<CheckpointPlan>)>,
+    made: Option<Made>,
+}
+
+/// What a record brings of pages.
+struct Made {
+    generation: Generation,
+    plan: CheckpointPlan,
     bytes: u64,
     blobs: usize,
     resumed: usize,
 }
 
-/// Plans what goes on top of the rounds so far; `None` when nothing does.
+impl Made {
+    /// No page is another one.
+    fn nothing(figures: VolumeFigures, source: &dyn PageSource) -> Self {
+        let (page_size, page_count) = (source.page_size(), source.page_count());
+        let plan = CheckpointPlan {
+            page_size,
+            page_count,
+            page_count_before: figures.page_count,
+            reshape: false,
+            chunks: Vec::new(),
+            unchanged: Geometry::new(page_size).chunk_count(page_count),
+            packs: Vec::new(),
+            estimate: Estimate::default(),
+        };
+        Self { generation: figures.generation, plan, bytes: 0, blobs: 0, resumed: 0 }
+    }
+}
+
+impl PageSet {
+    /// Compares, and plans what follows within this policy.
+    fn compare(&mut self, course: &mut Course<'_, '_>, policy: &CheckpointPolicy) -> Result<(), EngineError> {
+        let (mut difference, view) = viewed(course)?;
+        if course.writer.is_some() {
+            self.next = sliced((difference, view), policy);
+        } else {
+            let plan = plan(&view, policy);
+            difference.changes = view.changes;
+            self.planned = Some((difference, plan));
+        }
+        Ok(())
+    }
+
+    /// What does not fit into the scratch goes in parts that do; what it takes is known when it is compressed.
+    fn within(course: &Course<'_, '_>) -> CheckpointPolicy {
+        course.scratch.map_or(course.options.policy, |scratch| course.options.policy.within(scratch.room()))
+    }
+}
+
+#[async_trait(?Send)]
+impl Party for PageSet {
+    fn who(&self) -> Participant {
+        Participant::PageSet
+    }
+
+    async fn begin(&mut self, course: &mut Course<'_, '_>) -> Result<(), EngineError> {
+        if let Some(writer) = course.writer.as_deref_mut() {
+            partial::for_comparing(writer, course.source).await?;
+        }
+        let policy = course.options.policy;
+        self.compare(course, &policy)
+    }
+
+    async fn work(&mut self, course: &mut Course<'_, '_>) -> Result<(), EngineError> {
+        let (Some(_), Some(scratch)) = (&course.writer, course.scratch) else {
+            if self.planned.as_ref().is_some_and(|(_, plan)| plan.is_some()) {
+                course.phases.enter(Phase::InProgress);
+            }
+            return Ok(());
+        };
+        while !self.next.is_empty() {
+            for (difference, plan) in std::mem::take(&mut self.next) {
+                course.phases.enter(Phase::InProgress);
+                let Some(writer) = course.writer.as_deref_mut() else { continue };
+                let job = match &mut self.job {
+                    Some(job) => job,
+                    none => none.insert(Job::begin(writer, scratch, &plan, &course.options)?),
+                };
+                match job.round(writer, course.source, difference, plan, course.beside).await {
+                    Ok(round) => course.rounds.push(round),
+                    Err(EngineError::Quota(_) | EngineError::Local(LocalError::Quota(_)))
+                        if course.rounds.is_empty() && !self.is_cut_up =>
+                    {
+                        self.is_cut_up = true;
+                        let within = Self::within(course);
+                        self.compare(course, &within)?;
+                        break;
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn moved(&mut self, course: &mut Course<'_, '_>, pages: &[PageNo]) -> Result<(), EngineError> {
+        let within = Self::within(course);
+        let Some(writer) = course.writer.as_deref_mut() else { return self.compare(course, &within) };
+        // What goes on top of a chunk depends on whether it was ever written whole.
+        partial::rows(writer, &partial::chunks_of(course.source.page_size(), pages)).await?;
+        self.next = overlaid(course, pages.to_vec(), &within)?;
+        Ok(())
+    }
+
+    async fn flush(&mut self, course: &mut Course<'_, '_>) -> Result<(), EngineError> {
+        if let (Some(job), Some(writer)) = (&mut self.job, course.writer.as_deref_mut()) {
+            job.uploads.all(writer, &mut course.beside.with(course.source)).await?;
+        }
+        Ok(())
+    }
+
+    fn brings(&mut self, course: &mut Course<'_, '_>) -> Result<bool, EngineError> {
+        let Some(writer) = course.writer.as_deref_mut() else {
+            course.is_fold = !still_unfolded(&partial::ops_of(&*course.manifest, &course.row)?).is_empty();
+            return Ok(course.is_fold || self.planned.as_ref().is_some_and(|(_, plan)| plan.is_some()));
+        };
+        // What segments brought is in it.
+        self.unfolded = unfolded(writer)?;
+        course.is_fold = !self.unfolded.is_empty();
+        if self.job.is_some() {
+            course.components.faults.reach("checkpoint.uploaded")?;
+            return Ok(true);
+        }
+        // What an interrupted checkpoint had begun was undone in the database since.
+        if course.manifest.job(&writer.row().meta.id)?.is_some() {
+            writer.note(|_| {}, Batch { job: Some(None), ..Batch::default() })?;
+        }
+        if course.is_fold {
+            course.components.faults.reach("checkpoint.uploaded")?;
+        }
+        Ok(course.is_fold)
+    }
+
+    async fn commit(&mut self, course: &mut Course<'_, '_>, record: &mut Record) -> Result<(), EngineError> {
+        let row = course.row();
+        let passing = self.job.as_mut().map(|job| std::mem::take(&mut job.passing)).unwrap_or_default();
+        let mut made = Made::nothing(row.tail.figures, course.source);
+        let beyond = || EngineError::Inconsistent {
+            volume: row.meta.name.to_string(),
+            detail: "more generations than can be counted".to_owned(),
+        };
+        let (mut identities, mut told) = (BTreeMap::new(), None::<CheckpointPlan>);
+        for Round { difference, plan, built, resumed } in std::mem::take(&mut course.rounds) {
+            // Each round has a generation of its own: deltas of one chunk are told apart by it.
+            made.generation = made.generation.next();
+            record.body.ops.extend(ops(&plan, made.generation, &built, &mut self.unfolded).ok_or_else(beyond)?);
+            identities.extend(difference.identities);
+            made.bytes += built.iter().map(|(blob, _)| blob.len).sum::<u64>();
+            made.blobs += built.len();
+            made.resumed += resumed;
+            match &mut told {
+                None => told = Some(plan),
+                Some(told) => {
+                    told.page_count = plan.page_count;
+                    told.chunks.extend(plan.chunks);
+                }
+            }
+        }
+        match told {
+            Some(plan) => made.plan = plan,
+            None => {
+                // What was shipped since the newest checkpoint was undone since: what that one had is what there is.
+                made.generation = made.generation.next();
+                record.body.ops.push(ManifestOp::Resize { page_count: made.plan.page_count });
+            }
+        }
+        let unfolded = std::mem::take(&mut self.unfolded).into_iter();
+        record.body.ops.extend(unfolded.map(|(chunk, replaced)| ManifestOp::ReplaceDeltas {
+            chunk,
+            replaced,
+            delta: None,
+        }));
+        record.body.pages = passing.published(&row.meta.identity_key, &identities);
+        let Made { generation, plan, bytes, .. } = &made;
+        record.draft.figures =
+            VolumeFigures { generation: *generation, page_size: Some(plan.page_size), page_count: plan.page_count };
+        record.draft.added = FooterFigures { pages: plan.changed_pages(), bytes: *bytes };
+        record.draft.identities = identities.into_iter().collect();
+        record.held = self.job.as_ref().and_then(|job| job.uploads.held.clone());
+        self.made = Some(made);
+        Ok(())
+    }
+
+    fn settled(&mut self, course: &mut Course<'_, '_>) {
+        // Only room is lost where it stays, until the scratch is swept.
+        match self.job.take().map(|job| job.dir.remove()) {
+            None => {}
+            Some(Ok(())) => {
+                let volume = course.writer.as_deref().map(|writer| writer.log().url());
+                telemetry::checkpoint_cleaned_up(&volume.unwrap_or_default());
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the checkpoint is published; what it had staged cannot be removed");
+            }
+        }
+    }
+
+    fn abort(&mut self, _: &mut Course<'_, '_>) {
+        // Uploads that are on their way end here. What was noted as uploaded is not made again by the next checkpoint.
+        (self.job, self.next) = (None, Vec::new());
+    }
+}
+
+/// Plans what goes on top of the rounds so far.
 fn overlaid(
-    manifest: &dyn Manifest,
-    row: &VolumeRow,
-    source: &mut dyn PageSource,
-    rounds: &[Round],
+    course: &mut Course<'_, '_>,
     pages: Vec<PageNo>,
-    options: &Options,
-) -> Result<Option<(Difference, CheckpointPlan)>, EngineError> {
+    policy: &CheckpointPolicy,
+) -> Result<Vec<(Difference, CheckpointPlan)>, EngineError> {
+    let row = course.row();
+    let Course { manifest, source, rounds, first, catalogue, .. } = course;
     let page_size = source.page_size();
     let before = match rounds.last() {
         Some(round) => Some((round.plan.page_size, round.plan.page_count)),
@@ -251,27 +488,29 @@ fn overlaid(
             .iter()
             .flat_map(|round| &round.plan.chunks)
             .any(|plan| plan.chunk == chunk && matches!(plan.action, Action::Rewrite(_)));
-        Ok(written || (!reshaped && manifest.row(&row.meta.id, chunk)?.is_some_and(|row| row.base.is_some())))
+        Ok(written || (!reshaped && manifest.has_base(&row.meta.id, chunk)?))
     };
-    let mut difference = reread(row, source, pages, has_base)?;
+    let mut look = |page: PageNo, image: &[u8], count| {
+        if page == PageNo::FIRST {
+            *first = image.to_vec();
+        }
+        if let Some(catalogue) = catalogue.as_mut() {
+            catalogue.look(page, image, count);
+        }
+    };
+    let mut difference = reread(&row, &mut **source, pages, has_base, &mut look)?;
     source.rest()?;
-    let view = CheckpointView {
-        page_size,
-        page_count: source.page_count(),
-        before,
-        changes: std::mem::take(&mut difference.changes),
-        is_overlay: true,
-    };
-    let plan = plan(&view, &options.policy);
-    difference.changes = view.changes;
-    Ok(plan.map(|plan| (difference, plan)))
+    let changes = std::mem::take(&mut difference.changes);
+    let view = CheckpointView { page_size, page_count: source.page_count(), before, changes, is_overlay: true };
+    Ok(sliced((difference, view), policy))
 }
 
 /// One reading of what changed: what was decided, and the blobs that came of it.
-struct Round {
+#[derive(Debug)]
+pub(super) struct Round {
     difference: Difference,
     plan: CheckpointPlan,
-    built: Vec<(BlobRef, Index)>,
+    pub(super) built: Vec<(BlobRef, Index)>,
     resumed: usize,
 }
 
@@ -294,6 +533,7 @@ impl Job {
     ) -> Result<Self, EngineError> {
         let faults = writer.components().faults.clone();
         faults.reach("checkpoint.planned")?;
+        let held = writer.lease_or_refuse(Work::Checkpoint, Some(chunks_of(plan)))?;
         let (birth, done) = begin(writer)?;
         faults.reach("checkpoint.begun")?;
         let recipe = Recipe {
@@ -304,11 +544,12 @@ impl Job {
         };
         scratch.sweep()?;
         let dir = scratch.job(&writer.row().meta.id, birth)?;
+        telemetry::checkpoint_started(&writer.log().url(), writer.row().tail.figures.generation.next().0);
         Ok(Self {
             recipe,
             done,
             dir,
-            uploads: Uploads::new(writer.log().remote().clone()),
+            uploads: Uploads::new(writer.log().remote().clone(), held, Work::Checkpoint),
             passing: Passing::default(),
         })
     }
@@ -320,18 +561,23 @@ impl Job {
         source: &mut dyn PageSource,
         difference: Difference,
         plan: CheckpointPlan,
+        beside: &mut Beside<'_>,
     ) -> Result<Round, EngineError> {
         let components = writer.components().clone();
         let manifest = writer.manifest().clone();
         let Self { recipe, done, dir, uploads, passing } = self;
         let mut built: Vec<(BlobRef, Index)> = Vec::new();
         let mut resumed = 0;
+        if let Some(held) = &uploads.held {
+            writer.widen_or_refuse(held, Work::Checkpoint, &chunks_of(&plan))?;
+        }
         components.progress.phase("uploading", plan.estimate.bytes, Unit::Bytes);
         let jobs = plan
             .rewrites()
             .map(|at| (BlobKind::Chunk, vec![at]))
             .chain(plan.packs.iter().map(|pack| (BlobKind::Pack, pack.clone())));
         for (kind, chunks) in jobs {
+            uploads.step()?;
             let chunks: Vec<&ChunkPlan> = chunks.iter().filter_map(|at| plan.chunks.get(*at)).collect();
             let pieces: Vec<Piece<'_>> = chunks
                 .iter()
@@ -370,22 +616,43 @@ impl Job {
                     Err(error) => return Err(error),
                 }
             }
-            let mut read = |page, into: &mut [u8]| {
-                source.read(page, into)?;
-                passing.look(page, into);
-                Ok(())
-            };
             let next = Next { dir, recipe, kind, input: &input, pieces: &pieces };
-            let Staged { blob, index, file } = uploads.staged(writer, &next, &mut read).await?;
+            let Staged { blob, index, file } = loop {
+                let mut read = |page, into: &mut [u8]| {
+                    source.read(page, into)?;
+                    passing.look(page, into);
+                    Ok(())
+                };
+                match uploads.staged(&next, &mut read)? {
+                    Some(staged) => break staged,
+                    None => {
+                        source.rest()?;
+                        uploads.one(writer, &mut beside.with(source)).await?;
+                    }
+                }
+            };
             source.rest()?;
+            telemetry::checkpoint_staged(&components, &writer.log().url(), &blob.name.to_string(), blob.len);
             components.faults.reach("checkpoint.staged")?;
-            uploads.start(writer, file, Some(input), &blob).await?;
+            // Its pages were read, and it was written and read back.
+            let pages: u64 = pieces.iter().map(|piece| piece.pages.len() as u64).sum();
+            let bytes = pages * recipe.page_size.bytes() + 2 * blob.len;
+            uploads.rest(writer, bytes, &mut beside.with(source)).await?;
+            uploads.room(writer, &mut beside.with(source)).await?;
+            uploads.start(writer, file, Some(input), &blob);
             built.push((blob, index));
+            beside.with(source).turn(writer).await?;
+            beside.fetch(writer).await?;
             // Lets the uploads of a single-threaded runtime move while the next blob is built.
             tokio::task::yield_now().await;
         }
         Ok(Round { difference, plan, built, resumed })
     }
+}
+
+/// The chunks of which something is written.
+fn chunks_of(plan: &CheckpointPlan) -> ChunkRuns {
+    plan.chunks.iter().map(|chunk| chunk.chunk).collect()
 }
 
 /// Begins a job, or goes on with the one that was interrupted.
@@ -451,30 +718,60 @@ pub(super) type Unfolded = BTreeMap<ChunkId, Vec<DeltaId>>;
 
 /// What segments brought since the newest checkpoint. No manifest snapshot that a writer starts from has any of it.
 pub(super) fn unfolded(writer: &Writer) -> Result<Unfolded, EngineError> {
+    Ok(still_unfolded(&partial::ops_since(writer)?))
+}
+
+/// The pages that segments brought since the newest checkpoint: whoever makes the next one looks at them, whoever shipped them. Who goes
+/// on with a volume that another one wrote, or that was forked, has never seen them change.
+pub(super) fn unfolded_pages(manifest: &dyn Manifest, row: &VolumeRow) -> Result<BTreeSet<PageNo>, EngineError> {
+    let ops = partial::ops_of(manifest, row)?;
+    let unfolded = still_unfolded(&ops);
+    let mut pages = BTreeSet::new();
+    for op in &ops {
+        if let ManifestOp::PutDelta { chunk, delta } = op
+            && unfolded.get(chunk).is_some_and(|ids| ids.contains(&delta.id))
+        {
+            pages.extend(delta.table.pages());
+        }
+    }
+    Ok(pages)
+}
+
+/// Bytes of the database that changed since the newest checkpoint, as far as they travelled: each page once, however often.
+pub fn dirty_bytes(manifest: &dyn Manifest, row: &VolumeRow) -> Result<u64, EngineError> {
+    let Some(page_size) = row.tail.figures.page_size else { return Ok(0) };
+    Ok(unfolded_pages(manifest, row)?.len() as u64 * page_size.bytes())
+}
+
+fn still_unfolded(ops: &[ManifestOp]) -> Unfolded {
     let mut unfolded = Unfolded::new();
-    for op in partial::ops_since(writer)? {
+    for op in ops {
         match op {
             ManifestOp::Reshape { .. } => unfolded.clear(),
-            ManifestOp::Resize { .. } => {}
+            ManifestOp::Resize { .. }
+            | ManifestOp::Session(_)
+            | ManifestOp::Object(_)
+            | ManifestOp::PutSegment { .. }
+            | ManifestOp::DropSegment { .. } => {}
             ManifestOp::PutBase { chunk, base } => {
-                if let Some(ids) = unfolded.get_mut(&chunk) {
+                if let Some(ids) = unfolded.get_mut(chunk) {
                     ids.retain(|id| base.leaves(*id));
                 }
             }
             ManifestOp::PutDelta { chunk, delta } => {
                 if delta.id.is_of_segment() {
-                    unfolded.entry(chunk).or_default().push(delta.id);
+                    unfolded.entry(*chunk).or_default().push(delta.id);
                 }
             }
             ManifestOp::ReplaceDeltas { chunk, replaced, .. } => {
-                if let Some(ids) = unfolded.get_mut(&chunk) {
+                if let Some(ids) = unfolded.get_mut(chunk) {
                     ids.retain(|id| !replaced.contains(id));
                 }
             }
         }
     }
     unfolded.retain(|_, ids| !ids.is_empty());
-    Ok(unfolded)
+    unfolded
 }
 
 fn ops(
@@ -515,27 +812,14 @@ fn ops(
     Some(ops)
 }
 
-/// What page 1 says.
-fn schema(source: &mut dyn PageSource) -> Result<Option<SchemaSummary>, EngineError> {
-    if !source.page_count().holds(PageNo::FIRST) {
-        return Ok(None);
-    }
-    let mut page = vec![0; source.page_size().len()];
-    source.read(PageNo::FIRST, &mut page)?;
-    let number = |at: usize| page.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-    Ok(Some(SchemaSummary {
-        cookie: number(40),
-        encoding: number(56),
-        user_version: number(60),
-        application_id: number(68),
-        journal: if page.get(18) == Some(&2) { JournalMode::Wal } else { JournalMode::Rollback },
-    }))
-}
-
 /// Uploads on their way: bounded, and each noted in the manifest when it is done. Then its file goes: local room is taken for
 /// what is on its way, however large the database is (I7).
 pub(crate) struct Uploads {
     remote: Arc<dyn Remote>,
+    /// The right to what they are for.
+    held: Option<Arc<Held>>,
+    /// What they are for.
+    work: Work,
     running: JoinSet<Result<Uploaded, RemoteError>>,
 }
 
@@ -552,53 +836,96 @@ pub(crate) struct Next<'a> {
 }
 
 impl Uploads {
-    pub(crate) fn new(remote: Arc<dyn Remote>) -> Self {
-        Self { remote, running: JoinSet::new() }
+    pub(crate) fn new(remote: Arc<dyn Remote>, held: Option<Arc<Held>>, work: Work) -> Self {
+        Self { remote, held, work, running: JoinSet::new() }
     }
 
-    /// Stages a blob. Where there is no room for it beside those that are on their way, it waits for them.
-    pub(crate) async fn staged(
-        &mut self,
-        writer: &mut Writer,
-        next: &Next<'_>,
-        read: ReadPage<'_>,
-    ) -> Result<Staged, EngineError> {
-        loop {
-            match stage(next.dir, next.recipe, next.kind, next.input, next.pieces, &mut *read) {
-                Err(EngineError::Quota(_) | EngineError::Local(LocalError::Quota(_))) if !self.running.is_empty() => {
-                    self.one(writer).await?;
-                }
-                staged => return staged,
+    /// Goes on, unless the right to was taken away.
+    pub(crate) fn step(&self) -> Result<(), EngineError> {
+        self.held.as_ref().map_or(Ok(()), |held| held.step())
+    }
+
+    /// Stages a blob. `None` where there is no room for it beside those that are on their way: one of them is to be waited for.
+    pub(crate) fn staged(&self, next: &Next<'_>, read: ReadPage<'_>) -> Result<Option<Staged>, EngineError> {
+        match stage(next.dir, next.recipe, next.kind, next.input, next.pieces, read) {
+            Err(EngineError::Quota(_) | EngineError::Local(LocalError::Quota(_))) if !self.running.is_empty() => {
+                Ok(None)
             }
+            staged => staged.map(Some),
         }
     }
 
-    /// Sends a blob on its way, as soon as one more may be.
-    pub(crate) async fn start(
-        &mut self,
+    /// Rests for so many bytes that were read and written here, as the store's pace has it, and holds what it holds.
+    pub(crate) async fn rest(
+        &self,
         writer: &mut Writer,
-        file: StagedFile,
-        input: Option<[u8; 32]>,
-        blob: &BlobRef,
+        bytes: u64,
+        meanwhile: &mut dyn Meanwhile,
     ) -> Result<(), EngineError> {
-        while self.running.len() >= TRANSFERS_IN_FLIGHT {
-            self.one(writer).await?;
+        let clock = writer.components().clock.clone();
+        let mut left_ms = writer.components().account.take(Paced::Io, bytes);
+        while left_ms > 0 {
+            let turn_ms = self.patience_ms(meanwhile).map_or(left_ms, |patience| patience.clamp(1, left_ms));
+            clock.sleep_ms(turn_ms).await;
+            left_ms -= turn_ms;
+            self.step()?;
+            meanwhile.turn(writer).await?;
         }
+        Ok(())
+    }
+
+    /// How long it is waited at once: as long as what wants a turn has patience, and never so long that the right would run out.
+    fn patience_ms(&self, meanwhile: &dyn Meanwhile) -> Option<u64> {
+        let step_ms = self.held.as_ref().map(|_| STEP_MS);
+        meanwhile.patience_ms().into_iter().chain(step_ms).min()
+    }
+
+    /// Waits until one more may be sent on its way.
+    pub(crate) async fn room(&mut self, writer: &mut Writer, meanwhile: &mut dyn Meanwhile) -> Result<(), EngineError> {
+        while self.running.len() >= TRANSFERS_IN_FLIGHT {
+            self.one(writer, meanwhile).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a blob on its way, as fast as the store's pace lets it.
+    pub(crate) fn start(&mut self, writer: &Writer, file: StagedFile, input: Option<[u8; 32]>, blob: &BlobRef) {
         let path = keys::blob(writer.log().name(), &blob.name);
         let (remote, blob) = (self.remote.clone(), blob.clone());
-        self.running.spawn(async move { remote.upload(&path, &file).await.map(|()| (input, blob, file)) });
-        Ok(())
+        let components = writer.components();
+        let (rest_ms, clock) = (components.account.take(Paced::Upload, blob.len), components.clock.clone());
+        self.running.spawn(async move {
+            if rest_ms > 0 {
+                clock.sleep_ms(rest_ms).await;
+            }
+            remote.upload(&path, &file).await.map(|()| (input, blob, file))
+        });
     }
 
-    pub(crate) async fn finish(mut self, writer: &mut Writer) -> Result<(), EngineError> {
+    /// Waits for all that are on their way.
+    pub(crate) async fn all(&mut self, writer: &mut Writer, meanwhile: &mut dyn Meanwhile) -> Result<(), EngineError> {
         while !self.running.is_empty() {
-            self.one(writer).await?;
+            self.one(writer, meanwhile).await?;
         }
         Ok(())
     }
 
-    async fn one(&mut self, writer: &mut Writer) -> Result<(), EngineError> {
-        let Some(done) = self.running.join_next().await else { return Ok(()) };
+    /// Waits for one that is on its way, and gives others their turns meanwhile.
+    pub(crate) async fn one(&mut self, writer: &mut Writer, meanwhile: &mut dyn Meanwhile) -> Result<(), EngineError> {
+        let clock = writer.components().clock.clone();
+        let done = loop {
+            let Some(patience) = self.patience_ms(meanwhile) else { break self.running.join_next().await };
+            tokio::select! {
+                biased;
+                done = self.running.join_next() => break done,
+                () = clock.sleep_ms(patience) => {
+                    self.step()?;
+                    meanwhile.turn(writer).await?;
+                }
+            }
+        };
+        self.step()?;
+        let Some(done) = done else { return Ok(()) };
         let progress = writer.components().progress.clone();
         let (input, blob, file) = match done {
             Ok(done) => done?,
@@ -606,6 +933,9 @@ impl Uploads {
         };
         progress.advance(blob.len);
         progress.blob(&blob.name.to_string(), blob.len);
+        if self.work == Work::Checkpoint {
+            telemetry::checkpoint_uploaded(writer.components(), &writer.log().url(), &blob.name.to_string(), blob.len);
+        }
         writer.components().faults.reach("checkpoint.blob-uploaded")?;
         if let Some(input) = input {
             let staged = vec![StagedBlob { input, blob, uploaded: true }];

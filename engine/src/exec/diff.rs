@@ -1,13 +1,17 @@
 //! Which pages differ from the last checkpoint, by what they hold.
 
+use super::checkpoint::unfolded_pages;
 use crate::error::EngineError;
 use littoral_format::identity;
 use littoral_plan::ChunkChange;
 use littoral_ports::{Changed, Manifest, PageSource, Progress, Unit};
-use littoral_types::{ChunkId, ChunkRow, Geometry, PageIdentity, PageNo, VolumeRow};
+use littoral_types::{ChunkId, Geometry, PageCount, PageIdentity, PageNo, VolumeRow};
 
 /// Identities compared at once.
 const STEP: usize = 4096;
+
+/// Shows a page that was read, of a database of so many.
+pub type Look<'a> = &'a mut dyn FnMut(PageNo, &[u8], PageCount);
 
 /// What differs.
 #[derive(Debug, Default)]
@@ -34,6 +38,7 @@ pub fn diff(
     row: &VolumeRow,
     source: &mut dyn PageSource,
     progress: &dyn Progress,
+    look: Look<'_>,
 ) -> Result<Difference, EngineError> {
     let page_size = source.page_size();
     let size = source.page_count();
@@ -43,7 +48,10 @@ pub fn diff(
         Changed::Pages(pages) if comparable => {
             // Pages that the database grew by may never have been written, and are new all the same (rule S11).
             let before = row.tail.figures.page_count;
-            let old = pages.into_iter().filter(move |page| size.holds(*page) && before.holds(*page));
+            // What segments brought is compared too: the checkpoint puts it in the place of theirs, whoever shipped it.
+            let mut looked_at = unfolded_pages(manifest, row)?;
+            looked_at.extend(pages);
+            let old = looked_at.into_iter().filter(move |page| size.holds(*page) && before.holds(*page));
             Box::new(old.chain((before.0..size.0).map(PageNo::from_index)))
         }
         Changed::Pages(_) | Changed::Unknown => Box::new((0..size.0).map(PageNo::from_index)),
@@ -61,6 +69,7 @@ pub fn diff(
             (known_from, at) = (page, 0);
         }
         source.read(page, &mut buffer)?;
+        look(page, &buffer, size);
         let identity = identity::of(&row.meta.identity_key, &buffer);
         if known.get(at).copied().flatten() != Some(identity) {
             difference.identities.push((page, identity));
@@ -68,8 +77,7 @@ pub fn diff(
         difference.looked_at += 1;
         progress.advance(1);
     }
-    let has_base =
-        |chunk| Ok(comparable && manifest.row(&row.meta.id, chunk)?.is_some_and(|row: ChunkRow| row.base.is_some()));
+    let has_base = |chunk| Ok(comparable && manifest.has_base(&row.meta.id, chunk)?);
     difference.changes = by_chunk(Geometry::new(page_size), has_base, &difference.identities)?;
     Ok(difference)
 }
@@ -81,12 +89,14 @@ pub fn reread(
     source: &mut dyn PageSource,
     pages: Vec<PageNo>,
     has_base: impl Fn(ChunkId) -> Result<bool, EngineError>,
+    look: Look<'_>,
 ) -> Result<Difference, EngineError> {
     let size = source.page_count();
     let mut buffer = vec![0; source.page_size().len()];
     let mut difference = Difference::default();
     for page in pages.into_iter().filter(|page| size.holds(*page)) {
         source.read(page, &mut buffer)?;
+        look(page, &buffer, size);
         difference.identities.push((page, identity::of(&row.meta.identity_key, &buffer)));
         difference.looked_at += 1;
     }

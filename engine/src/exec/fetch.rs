@@ -137,6 +137,20 @@ async fn fetch_run(
     page_size: PageSize,
     run: Vec<(Place, Wanted)>,
 ) -> Result<Vec<(Place, Held)>, EngineError> {
+    let mut wrong = 0;
+    loop {
+        match (fetch_once(log, page_size, &run).await, run.first()) {
+            (Err(error), Some(((path, _), _))) if error.is_wrong() && log.remote().distrust(path, wrong) => wrong += 1,
+            (fetched, _) => return fetched,
+        }
+    }
+}
+
+async fn fetch_once(
+    log: &Log,
+    page_size: PageSize,
+    run: &[(Place, Wanted)],
+) -> Result<Vec<(Place, Held)>, EngineError> {
     let (Some(((path, start), _)), Some((_, last))) = (run.first(), run.last()) else { return Ok(Vec::new()) };
     let (path, start) = (path.clone(), *start);
     let span = ByteSpan { offset: start, len: last.entry.span.offset + last.entry.span.len - start };
@@ -149,7 +163,8 @@ async fn fetch_run(
             .get(from..till)
             .ok_or_else(|| log.inconsistent(format!("{path}: a frame lies beyond what was fetched")))?;
         let harm = EngineError::damaged(&path);
-        let found = match is_patch {
+        let (mark, found) = (*mark, *is_patch);
+        let found = match found {
             true => {
                 Held::Patches(format::patch::read(stored, page_size, mark, entry.pages.iter().copied()).map_err(harm)?)
             }
@@ -158,7 +173,7 @@ async fn fetch_run(
                 Held::Whole(Bytes::from(raw))
             }
         };
-        held.push((place, found));
+        held.push((place.clone(), found));
     }
     Ok(held)
 }

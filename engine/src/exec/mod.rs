@@ -6,15 +6,28 @@
 //!
 //! Read next: [`checkpoint`], beside `plan/checkpoint.rs`.
 
+pub mod at;
+pub mod beside;
+mod catalogue;
 pub mod checkpoint;
 pub mod coalesce;
+pub mod coordinator;
 pub mod diff;
+pub mod drill;
 pub mod fetch;
+pub mod fork;
+pub mod measure;
 pub mod partial;
+mod parties;
+pub mod phases;
 pub mod prune;
 pub mod rebuild;
+pub mod repack;
+pub mod replicate;
 pub mod restore;
+pub mod salvage;
 pub mod segment;
+pub(crate) mod sessions;
 pub mod skeleton;
 pub mod snapshot;
 pub mod stage;

@@ -34,8 +34,12 @@ pub(super) fn is_whole(row: Option<&ChunkRow>) -> bool {
 
 /// What was done since the newest manifest snapshot.
 pub(super) fn ops_since(writer: &Writer) -> Result<Vec<ManifestOp>, EngineError> {
-    let row = writer.row();
-    let changes = writer.manifest().changes_since(&row.meta.id, row.tail.snapshot)?;
+    ops_of(&**writer.manifest(), writer.row())
+}
+
+/// The same of a volume that nobody writes just now.
+pub(super) fn ops_of(manifest: &dyn Manifest, row: &VolumeRow) -> Result<Vec<ManifestOp>, EngineError> {
+    let changes = manifest.changes_since(&row.meta.id, row.tail.snapshot)?;
     Ok(changes.into_iter().flat_map(|change| change.ops).collect())
 }
 

@@ -10,8 +10,8 @@ use littoral_format as format;
 use littoral_ports::{Batch, Manifest, Progress, RemoteError, Unit};
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
-    BlobKind, BlobRef, ChunkId, ChunkRow, FrameTable, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq, ShardRef,
-    Snapshot, VolumeRow,
+    BlobKind, BlobRef, ChunkId, ChunkRow, FrameTable, Home, ManifestOp, PageIdentity, PageNo, RecordSummary, Seq,
+    ShardRef, Snapshot, VolumeRow,
 };
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -24,11 +24,12 @@ pub type Rows = BTreeMap<ChunkId, ChunkRow>;
 pub fn apply<'a>(rows: &mut Rows, ops: impl IntoIterator<Item = &'a ManifestOp>) {
     for op in ops {
         match (op, op.chunk()) {
+            (ManifestOp::Session(_) | ManifestOp::Object(_), _) => {}
             (ManifestOp::Reshape { .. }, _) => rows.clear(),
             (_, Some(chunk)) => rows.entry(chunk).or_insert_with(|| ChunkRow::new(chunk)).apply(op),
             (_, None) => rows.values_mut().for_each(|row| row.apply(op)),
         }
-        if matches!(op, ManifestOp::Resize { .. } | ManifestOp::ReplaceDeltas { .. }) {
+        if matches!(op, ManifestOp::Resize { .. } | ManifestOp::ReplaceDeltas { .. } | ManifestOp::DropSegment { .. }) {
             rows.retain(|_, row| !row.is_empty());
         }
     }
@@ -36,8 +37,11 @@ pub fn apply<'a>(rows: &mut Rows, ops: impl IntoIterator<Item = &'a ManifestOp>)
 
 /// The rows that a manifest snapshot names.
 pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, EngineError> {
-    let shards: Vec<Vec<ChunkRow>> = stream::iter(snapshot.shards.iter())
-        .map(|shard| shard_rows(log, shard))
+    let shards: Vec<Vec<ChunkRow>> = stream::iter(snapshot.shards.clone())
+        .map(|shard| {
+            let log = log.clone();
+            async move { shard_rows(&log, &shard).await }
+        })
         .buffered(TRANSFERS_IN_FLIGHT)
         .try_collect()
         .await?;
@@ -45,14 +49,13 @@ pub async fn snapshot_rows(log: &Log, snapshot: &Snapshot) -> Result<Rows, Engin
 }
 
 /// All rows of one shard.
-pub(super) async fn shard_rows(log: &Log, shard: &ShardRef) -> Result<Vec<ChunkRow>, EngineError> {
+pub(crate) async fn shard_rows(log: &Log, shard: &ShardRef) -> Result<Vec<ChunkRow>, EngineError> {
     let path = fetch::blob_path(log, &shard.blob);
-    let bytes = log.remote().get(&path).await?;
-    if format::hash::blob(&bytes) != shard.blob.name.hash {
-        let detail = "its bytes are not those it is named after".into();
-        return Err(RemoteError::Corrupt { path: path.to_string(), detail }.into());
+    let bytes = log.blob(&path, &shard.blob.name).await?;
+    let (number, mut rows) = format::shard::decode(&bytes).map_err(EngineError::damaged(&path))?;
+    if let Home::Other(home) = &shard.blob.home {
+        rows.iter_mut().for_each(|row| row.rehome(home));
     }
-    let (number, rows) = format::shard::decode(&bytes).map_err(EngineError::damaged(&path))?;
     let listed = shard.rows.iter().map(|(chunk, _)| *chunk);
     if number != shard.shard || !listed.eq(rows.iter().map(|row| row.chunk)) {
         return Err(log.inconsistent(format!("{path} does not hold the rows that the manifest snapshot lists")));
@@ -174,13 +177,20 @@ fn as_ops(rows: &Rows, opened: &Opened) -> Vec<ManifestOp> {
         figures.page_size.map(|page_size| ManifestOp::Reshape { page_size }).into_iter().collect();
     ops.push(ManifestOp::Resize { page_count: figures.page_count });
     rows.values().for_each(|row| ops.extend(row_ops(row)));
+    let sessions = opened.snapshot.iter().flat_map(|snapshot| &snapshot.sessions);
+    ops.extend(sessions.cloned().map(ManifestOp::Session));
+    let objects = opened.snapshot.iter().flat_map(|snapshot| &snapshot.objects);
+    ops.extend(objects.cloned().map(ManifestOp::Object));
     ops
 }
 
 /// Operations that make a row, whatever part of it is there.
 pub(super) fn row_ops(row: &ChunkRow) -> impl Iterator<Item = ManifestOp> + '_ {
     let base = row.base.iter().map(|base| ManifestOp::PutBase { chunk: row.chunk, base: base.clone() });
-    base.chain(row.deltas.iter().map(|delta| ManifestOp::PutDelta { chunk: row.chunk, delta: delta.clone() }))
+    let segment = row.segment.iter();
+    let segment = segment.map(|segment| ManifestOp::PutSegment { chunk: row.chunk, segment: segment.clone() });
+    let deltas = row.deltas.iter().map(|delta| ManifestOp::PutDelta { chunk: row.chunk, delta: delta.clone() });
+    base.chain(deltas).chain(segment)
 }
 
 /// Learns every live page's identity from the footers of the blobs, one suffix GET each.
@@ -199,7 +209,10 @@ pub(super) async fn identities(
     // Packs serve many chunks, so that all are read first; bases one chunk each, so that they pass by.
     let pack_blobs: Vec<BlobRef> = blobs.iter().filter(|blob| blob.name.kind == BlobKind::Pack).cloned().collect();
     let read: Vec<(BlobRef, format::blob::Index)> = stream::iter(pack_blobs)
-        .map(|blob| async move { fetch::index(log, &blob).await.map(|index| (blob, index)) })
+        .map(|blob| {
+            let log = log.clone();
+            async move { fetch::index(&log, &blob).await.map(|index| (blob, index)) }
+        })
         .buffered(TRANSFERS_IN_FLIGHT)
         .try_collect()
         .await?;
@@ -208,10 +221,13 @@ pub(super) async fn identities(
     let bases: Vec<(ChunkId, Option<BlobRef>)> =
         rows.values().map(|row| (row.chunk, row.base.as_ref().map(|base| base.blob.clone()))).collect();
     let mut read = stream::iter(bases)
-        .map(|(chunk, blob)| async move {
-            match blob {
-                Some(blob) => fetch::index(log, &blob).await.map(|index| (chunk, Some(index))),
-                None => Ok((chunk, None)),
+        .map(|(chunk, blob)| {
+            let log = log.clone();
+            async move {
+                match blob {
+                    Some(blob) => fetch::index(&log, &blob).await.map(|index| (chunk, Some(index))),
+                    None => Ok((chunk, None)),
+                }
             }
         })
         .buffered(TRANSFERS_IN_FLIGHT);

@@ -6,24 +6,29 @@
 //! 2. Nothing is written that was not verified; nothing stands at the destination before everything is.
 //! 3. Memory is bounded by the pieces in flight, whatever the database's size; requests by its stored bytes.
 
+pub use littoral_types::At;
+
+use super::at::{Found, find};
 use super::fetch::blob_path;
 use super::rebuild::{Rows, rows};
 use crate::components::Components;
 use crate::error::EngineError;
 use crate::log::pins::{Pinned, Wish};
 use crate::log::{Log, Opened};
+use crate::logs::tables::{Brought, bring};
 use littoral_format as format;
 use littoral_local::output::Finished;
 use littoral_local::{OutputFile, OutputState};
+use littoral_plan::counted::{Looked, TABLE, counted};
 use littoral_ports::{RemoteError, Unit};
 use littoral_types::limits::{FRAME_PAGES_MAX, PIN_LIFE_MS, TRANSFERS_IN_FLIGHT};
 use littoral_types::{
-    BlobKind, BlobRef, ByteSpan, ChunkRow, ChunkSpan, Epoch, Geometry, Lsn, ObjectPath, PageNo, PageSize, PinPurpose,
-    Position, RecordHash, Seq, SnapshotName,
+    BlobKind, BlobRef, ByteSpan, ChunkRow, ChunkSpan, CountedLog, Geometry, ObjectPath, PageNo, PageSize, PinPurpose,
+    Position, Seq,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -44,19 +49,6 @@ const WRITE_BYTES: usize = 1 << 20;
 // A frame fits, and fits behind another.
 const _: () = assert!(WRITE_BYTES >= FRAME_PAGES_MAX * PageSize::MAX.len());
 
-/// What to restore.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum At {
-    /// The newest state.
-    Newest,
-    /// As of this commit.
-    Lsn(Lsn),
-    /// As of this commit of this term: refused when another term published it.
-    Position(Position),
-    /// A named snapshot.
-    Snapshot(SnapshotName),
-}
-
 /// What was restored.
 #[derive(Debug)]
 pub struct Restored {
@@ -64,6 +56,8 @@ pub struct Restored {
     pub position: Position,
     /// The record whose state it is.
     pub seq: Seq,
+    /// When that commit was published.
+    pub time_ms: u64,
     /// Bytes of the file.
     pub bytes: u64,
     /// Bytes that an earlier attempt had done.
@@ -74,76 +68,16 @@ pub struct Restored {
     pub finished: Finished,
     /// Whether a pin kept pruners away meanwhile.
     pub pinned: bool,
+    /// The logs that are tables of it, where they are, and what became of each.
+    pub logs: Vec<(CountedLog, PathBuf, Brought)>,
 }
 
 /// Opens the log at what the user asked for.
 pub async fn open_at(log: &Log, at: &At) -> Result<Opened, EngineError> {
-    if let At::Snapshot(name) = at {
-        let none =
-            || EngineError::NoSuchPosition { volume: log.url(), detail: format!("no snapshot is called {name}") };
-        let pin = log.named(name).await?.ok_or_else(none)?;
-        let opened = match log.open_snapshot(pin.seq).await? {
-            Some(opened) => Some(opened),
-            None => log.open_at(pin.seq).await?,
-        };
-        let opened = opened.ok_or_else(|| log.inconsistent(format!("the state that snapshot {name} holds is gone")))?;
-        return agreed(log, opened, pin.record);
-    }
-    let Some(opened) = log.open().await? else { return Err(EngineError::NoVolume(log.url())) };
-    let (lsn, epoch) = match at {
-        At::Lsn(lsn) => (*lsn, None),
-        At::Position(position) => (position.lsn, Some(position.epoch)),
-        At::Newest | At::Snapshot(_) => return Ok(opened),
-    };
-    let no = |detail: String| EngineError::NoSuchPosition { volume: log.url(), detail };
-    let opened = if lsn == opened.tail.lsn {
-        opened
-    } else {
-        let Some(record) = log.locate(&opened, lsn).await? else {
-            let (newest, floor) = (opened.tail.lsn, opened.tail.floor);
-            let pruned =
-                if floor > Seq::ZERO { format!("; records before {floor} were pruned") } else { String::new() };
-            return Err(no(format!(
-                "LSN {lsn} is not a restore point (the newest is {newest}{pruned}): littoral history lists them"
-            )));
-        };
-        let seen = opened.seen;
-        let found = log.open_at(record.seq).await?.map(|found| Opened { seen, ..found });
-        let found = found.ok_or_else(|| no(format!("LSN {lsn} was pruned meanwhile")))?;
-        agreed(log, found, record.hash)?
-    };
-    let Some(epoch) = epoch.filter(|epoch| *epoch != opened.tail.epoch) else { return Ok(opened) };
-    // The commit may be older than the term it is now the newest of: a claim brings no commit.
-    let published = published_in(log, &opened).await?;
-    if epoch >= published && epoch <= opened.tail.epoch {
-        return Ok(opened);
-    }
-    Err(no(format!("LSN {lsn} was published in epoch {published}, not in {epoch}: that position was cut off")))
+    find(log, at).await.map(|found| found.opened)
 }
 
-/// The term in which the newest commit of an opened log was published.
-async fn published_in(log: &Log, opened: &Opened) -> Result<Epoch, EngineError> {
-    let mut epoch = opened.tail.epoch;
-    let mut seq = opened.tail.seq;
-    while seq >= opened.tail.floor.max(Seq(1)) {
-        let Some(envelope) = log.envelope(seq).await? else { break };
-        epoch = envelope.header.epoch;
-        if !envelope.header.lsns.is_empty() {
-            break;
-        }
-        seq = Seq(seq.0 - 1);
-    }
-    Ok(epoch)
-}
-
-fn agreed(log: &Log, opened: Opened, record: RecordHash) -> Result<Opened, EngineError> {
-    if opened.tail.hash == record {
-        return Ok(opened);
-    }
-    Err(log.inconsistent(format!("record {} is not the one that was named", opened.tail.seq)))
-}
-
-/// Restores to a plain file.
+/// Restores to a plain file, and the logs that are tables of it to beside it.
 pub async fn restore(
     log: &Log,
     components: &Components,
@@ -151,7 +85,29 @@ pub async fn restore(
     dest: &Path,
     force: bool,
 ) -> Result<Restored, EngineError> {
-    let opened = open_at(log, at).await?;
+    restored(log, components, at, (dest, force), true).await
+}
+
+/// The same without its logs: of a file that is looked at, or takes another one's place.
+pub async fn restore_alone(
+    log: &Log,
+    components: &Components,
+    at: &At,
+    dest: &Path,
+    force: bool,
+) -> Result<Restored, EngineError> {
+    restored(log, components, at, (dest, force), false).await
+}
+
+async fn restored(
+    log: &Log,
+    components: &Components,
+    at: &At,
+    to: (&Path, bool),
+    brings_logs: bool,
+) -> Result<Restored, EngineError> {
+    let Found { opened, point } = find(log, at).await?;
+    EngineError::unless_database(&log.url(), opened.meta.kind, "littoral restore URL DEST makes a log of it again")?;
     let Some(page_size) = opened.tail.figures.page_size else {
         let detail = "nothing was checkpointed yet".to_owned();
         return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
@@ -159,7 +115,7 @@ pub async fn restore(
     let (rows, pinned) = futures::future::join(rows(log, &opened), pin(log, components, &opened, at)).await;
     let pinned = pinned?;
     let written = match rows {
-        Ok(rows) => write_out(log, components, opened, rows, page_size, dest, force).await,
+        Ok(rows) => write_out(log, components, opened, rows, page_size, to, brings_logs).await,
         Err(error) => Err(error),
     };
     if let Some(pinned) = &pinned
@@ -168,7 +124,7 @@ pub async fn restore(
     {
         tracing::warn!(%error, "the restore's pin was not taken back: it expires by itself");
     }
-    Ok(Restored { pinned: pinned.is_some(), ..written? })
+    Ok(Restored { pinned: pinned.is_some(), time_ms: point.time_ms, ..written? })
 }
 
 async fn write_out(
@@ -177,8 +133,8 @@ async fn write_out(
     opened: Opened,
     rows: Rows,
     page_size: PageSize,
-    dest: &Path,
-    force: bool,
+    (dest, force): (&Path, bool),
+    brings_logs: bool,
 ) -> Result<Restored, EngineError> {
     let job = Job { log: log.clone(), rows, geometry: Geometry::new(page_size), page_size, opened };
     let bytes = job.opened.tail.figures.page_count.0 * page_size.bytes();
@@ -189,19 +145,58 @@ async fn write_out(
     components.progress.phase("restoring", bytes, Unit::Bytes);
     components.progress.advance(resumed);
     let fetched = job.run(components, &out).await?;
-    let tail = job.opened.tail;
     let out = Arc::into_inner(out)
         .ok_or_else(|| log.inconsistent("a writer of the restored file is still running".to_owned()))?;
+    // Whoever resumes by it must resume at the right place.
+    super::sessions::agree(log, &job.opened, page_size, &mut |offset, into| out.read_at(offset, into))?;
+    // Its logs are there before it is.
+    let looked = if brings_logs { counted_logs(&job, page_size, &out)? } else { Looked::Found(Vec::new()) };
+    let logs = match looked {
+        Looked::Found(logs) => Box::pin(bring(log, components, dest, &logs)).await?,
+        Looked::Unreadable(what) => {
+            tracing::warn!("its table {TABLE} says nothing that can be read of {what}: no log is brought");
+            Vec::new()
+        }
+    };
     components.faults.reach("restore.written")?;
     let finished = tokio::task::spawn_blocking(move || out.finish())
         .await
         .map_err(|error| EngineError::Interrupted(format!("the last step was cut off: {error}")))??;
+    let tail = job.opened.tail;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
-    Ok(Restored { position, seq: tail.seq, bytes, resumed, fetched, finished, pinned: false })
+    Ok(Restored {
+        position,
+        seq: tail.seq,
+        time_ms: tail.time_ms,
+        bytes,
+        resumed,
+        fetched,
+        finished,
+        pinned: false,
+        logs,
+    })
+}
+
+/// The logs that the restored state counts rows of.
+fn counted_logs(job: &Job, page_size: PageSize, out: &OutputFile) -> Result<Looked, EngineError> {
+    let count = job.opened.tail.figures.page_count;
+    let looked = counted(page_size, &mut |page| {
+        let mut image = vec![0; page_size.len()];
+        if count.holds(page) {
+            out.read_at(page.index() * page_size.bytes(), &mut image)?;
+        }
+        Ok::<_, std::io::Error>(image)
+    });
+    looked.map_err(|error| EngineError::Interrupted(format!("what was restored cannot be read back: {error}")))
 }
 
 /// Keeps pruners away, where this reader may write at all.
-async fn pin(log: &Log, components: &Components, opened: &Opened, at: &At) -> Result<Option<Pinned>, EngineError> {
+pub(crate) async fn pin(
+    log: &Log,
+    components: &Components,
+    opened: &Opened,
+    at: &At,
+) -> Result<Option<Pinned>, EngineError> {
     if matches!(at, At::Snapshot(_)) {
         return Ok(None);
     }
@@ -407,17 +402,29 @@ impl Job {
                 let (components, page_size, volume) = (components.clone(), self.page_size, self.log.url());
                 let (fetchers, writers) = (fetchers.clone(), writers.clone());
                 running.spawn(async move {
-                    let fetcher = fetchers.acquire_owned().await;
-                    let bytes = remote.get_range(&piece.path, piece.span).await?;
-                    drop(fetcher);
-                    let permit = writers.acquire_owned().await;
-                    let write = move || {
-                        let written = write(&piece, &bytes, page_size, &out, &left, &components, &volume);
-                        drop((out, permit));
-                        written
-                    };
-                    let written = tokio::task::spawn_blocking(write).await;
-                    written.map_err(|error| EngineError::Interrupted(format!("a write was cut off: {error}")))?
+                    let piece = Arc::new(piece);
+                    let mut wrong = 0;
+                    loop {
+                        let fetcher = fetchers.clone().acquire_owned().await;
+                        let bytes = remote.get_range(&piece.path, piece.span).await?;
+                        drop(fetcher);
+                        let permit = writers.clone().acquire_owned().await;
+                        let (piece, write_to) = (piece.clone(), (piece.clone(), out.clone(), left.clone()));
+                        let (components, volume) = (components.clone(), volume.clone());
+                        let write = move || {
+                            let (piece, out, left) = write_to;
+                            let written = write(&piece, &bytes, page_size, &out, &left, &components, &volume);
+                            drop((out, permit));
+                            written
+                        };
+                        let written = tokio::task::spawn_blocking(write).await;
+                        let written = written
+                            .map_err(|error| EngineError::Interrupted(format!("a write was cut off: {error}")))?;
+                        match written {
+                            Err(error) if error.is_wrong() && remote.distrust(&piece.path, wrong) => wrong += 1,
+                            written => return written,
+                        }
+                    }
                 });
             }
             components.faults.reach("restore.group")?;

@@ -12,16 +12,20 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::{identity, keys};
 use littoral_plan::{SnapshotPressure, snapshot_due};
-use littoral_ports::{Batch, PageSource, RemoteError};
-use littoral_types::limits::{HEAD_INLINE_MAX, HEAD_INTERVAL_MS, SHARD_CHUNKS, SNAPSHOT_ROWS_MAX, TRANSFERS_IN_FLIGHT};
+use littoral_ports::{Batch, Manifest, PageSource, RemoteError};
+use littoral_types::limits::{
+    HEAD_INLINE_MAX, HEAD_INTERVAL_MS, PRUNE_CHANGES_MAX, SHARD_CHUNKS, SNAPSHOT_ROWS_MAX, TRANSFERS_IN_FLIGHT,
+};
 use littoral_types::{
     BlobKind, BlobName, BlobRef, Change, ChangeSeq, ChunkId, ChunkRow, Geometry, Head, Home, ManifestOp, PageNo, Seq,
-    ShardRef, Skeleton, Snapshot, SnapshotRef,
+    ShardRef, Skeleton, Snapshot, SnapshotRef, VolumeKind, VolumeRow,
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The change log's cursor of those who sum up: index records and manifest snapshots.
 pub const CURSOR: &str = "index";
+/// That of prunes: what they would have to read of the object store otherwise.
+pub const PRUNE_CURSOR: &str = "prune";
 
 /// What was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,7 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         return Ok(Written { seq: tail.snapshot, shards: 0, rows: 0, bytes: 0 });
     }
     let previous = match tail.snapshot {
-        Seq::ZERO => None,
+        Seq::ZERO => writer.beginning().await?,
         seq => writer.log().snapshot(seq).await?,
     };
     let changes = writer.manifest().changes_since(&row.meta.id, tail.snapshot)?;
@@ -85,8 +89,17 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         None
     };
     let geometry = tail.figures.page_size.map(Geometry::new);
-    let chunks = geometry.map_or(0, |geometry| geometry.chunk_count(tail.figures.page_count));
-    let touched = touched(&changes, previous.as_ref(), geometry);
+    let (chunks, touched) = match row.meta.kind {
+        VolumeKind::Database => (
+            geometry.map_or(0, |geometry| geometry.chunk_count(tail.figures.page_count)),
+            touched(&changes, previous.as_ref(), geometry),
+        ),
+        VolumeKind::Log => {
+            let ops = changes.iter().flat_map(|change| &change.ops);
+            let touched = ops.filter_map(ManifestOp::chunk).map(|chunk| chunk.0 / SHARD_CHUNKS).collect();
+            (segments(writer)?, previous.is_some().then_some(touched))
+        }
+    };
     let mut kept: Vec<ShardRef> = Vec::new();
     let mut fresh: Vec<(u64, Vec<ChunkRow>)> = Vec::new();
     for shard in 0..chunks.div_ceil(SHARD_CHUNKS) {
@@ -100,7 +113,8 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
                     None => writer.manifest().rows(&row.meta.id, first, SHARD_CHUNKS as usize)?,
                 };
                 let mut rows = rows.into_iter().filter(|row| row.chunk.0 / SHARD_CHUNKS == shard).collect::<Vec<_>>();
-                if let Some(old) = old.filter(|old| !knows(&rows, old)) {
+                let is_told = row.meta.kind == VolumeKind::Log;
+                if let Some(old) = old.filter(|old| !is_told && !knows(&rows, old)) {
                     rows = brought_up(writer, old, &changes).await?;
                 }
                 if !rows.is_empty() {
@@ -116,8 +130,8 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
     let birth = tail.seq;
     let uploaded: Vec<ShardRef> = stream::iter(fresh)
         .map(|(shard, rows)| {
-            let log = &log;
-            async move { put_shard(log, birth, shard, &rows).await }
+            let log = log.clone();
+            async move { put_shard(&log, birth, shard, &rows).await }
         })
         .buffered(TRANSFERS_IN_FLIGHT)
         .try_collect()
@@ -152,6 +166,8 @@ pub async fn write_snapshot(writer: &mut Writer, source: Option<&mut dyn PageSou
         shards,
         rows,
         skeleton,
+        sessions: writer.manifest().sessions(&row.meta.id)?,
+        objects: writer.manifest().objects(&row.meta.id)?,
     };
     let directory = snapshot.shards.clone();
     let stored = put_snapshot(&log, &snapshot).await?;
@@ -191,6 +207,18 @@ pub(crate) fn travelling(
     }
     let listed = shards.iter().flat_map(|shard| shard.rows.iter().map(|(chunk, _)| *chunk));
     if listed.eq(rows.iter().map(|row| row.chunk)) { rows } else { Vec::new() }
+}
+
+/// How many segments a log has had: their numbers end there.
+fn segments(writer: &Writer) -> Result<u64, EngineError> {
+    let (id, mut end) = (writer.row().meta.id, 0);
+    loop {
+        let rows = writer.manifest().rows(&id, ChunkId(end), SHARD_CHUNKS as usize)?;
+        match rows.last() {
+            Some(last) => end = last.chunk.0 + 1,
+            None => return Ok(end),
+        }
+    }
 }
 
 /// Whether the local manifest knows all rows of a shard whole (see [`super::partial`]).
@@ -253,7 +281,7 @@ pub(crate) async fn replace_snapshot(log: &crate::log::Log, snapshot: &Snapshot)
     Ok(log.remote().put(&path, Bytes::from(bytes)).await?)
 }
 
-async fn put_head(log: &crate::log::Log, snapshot: Snapshot, stored: u64) -> Result<(), EngineError> {
+pub(crate) async fn put_head(log: &crate::log::Log, snapshot: Snapshot, stored: u64) -> Result<(), EngineError> {
     let head = Head {
         volume: snapshot.volume.id,
         epoch: snapshot.epoch,
@@ -323,27 +351,47 @@ fn as_published(
     Ok(Skeleton { pages })
 }
 
-/// Lets go of the change log's entries that no index record and no snapshot will ask for again, in any volume of the store.
+/// Lets go of the change log's entries that no index record, no snapshot and no prune will ask for again, in any volume of the store.
 pub fn trim(writer: &Writer) -> Result<u64, EngineError> {
-    let manifest = writer.manifest();
-    let mut done = manifest.subscribe(CURSOR)?;
-    let volumes = manifest.volumes()?;
-    let needed_after = |change: &Change| {
-        let row = volumes.iter().find(|row| row.meta.id == change.volume);
-        row.map_or(Seq(u64::MAX), |row| row.tail.snapshot.min(row.tail.index.map_or(Seq::ZERO, |(seq, _)| seq)))
-    };
+    let manifest = &**writer.manifest();
+    let summed_up = move_on(manifest, CURSOR, ChangeSeq(0), |row| {
+        row.tail.snapshot.min(row.tail.index.map_or(Seq::ZERO, |(seq, _)| seq))
+    })?;
+    // What a prune would have to read again is worth some room, and no more: how much there is to read is not its correctness.
+    let at_least = ChangeSeq(summed_up.0.saturating_sub(PRUNE_CHANGES_MAX));
+    // Where nobody ever pruned, nobody begins with what is young.
+    move_on(manifest, PRUNE_CURSOR, at_least, |row| match row.tail.floor {
+        Seq::ZERO => Seq(u64::MAX),
+        // The floor's own entry says that the chain is the one that was known.
+        floor => Seq(floor.0 - 1),
+    })?;
+    Ok(manifest.trim()?)
+}
+
+/// Moves a cursor past the entries that nobody needs: up to where the first one stands that is after what its volume's row says, and in
+/// any case up to `at_least`.
+fn move_on(
+    manifest: &dyn Manifest,
+    cursor: &str,
+    at_least: ChangeSeq,
+    needed_after: impl Fn(&VolumeRow) -> Seq,
+) -> Result<ChangeSeq, EngineError> {
+    let mut done = manifest.subscribe(cursor)?.max(at_least);
     'log: loop {
         let step = manifest.changes(done, 256)?;
         if step.is_empty() {
             break;
         }
+        // Looked at after the changes: others of this store extend their own logs meanwhile, and one that has no row then has none.
+        let volumes = manifest.volumes()?;
         for change in step {
-            if change.seq() > needed_after(&change) {
+            let row = volumes.iter().find(|row| row.meta.id == change.volume);
+            if change.seq() > row.map_or(Seq(u64::MAX), &needed_after) {
                 break 'log;
             }
             done = ChangeSeq(change.change.0);
         }
     }
-    manifest.acknowledge(CURSOR, done)?;
-    Ok(manifest.trim()?)
+    manifest.acknowledge(cursor, done)?;
+    Ok(done)
 }

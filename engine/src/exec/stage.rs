@@ -127,12 +127,7 @@ pub fn stage(
 
 /// Tells this blob's frames from those of every other blob: what goes in decides it, so that the same job makes the same blob.
 pub(super) fn mark(recipe: &Recipe, input: &[u8; 32]) -> u64 {
-    let mut hasher = format::hash::BlobHasher::new();
-    hasher.update(&recipe.key.0);
-    hasher.update(&recipe.birth.0.to_le_bytes());
-    hasher.update(input);
-    let [a, b, c, d, e, f, g, h, ..] = hasher.finish().0.0;
-    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+    format::hash::mark(&[&recipe.key.0, &recipe.birth.0.to_le_bytes(), input])
 }
 
 fn put_frame(

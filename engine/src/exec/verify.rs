@@ -5,18 +5,22 @@ use super::fetch::blob_path;
 use super::rebuild::{Rows, apply, rows, snapshot_rows};
 use crate::components::Components;
 use crate::error::EngineError;
+use crate::jobs::Noting;
 use crate::log::Log;
 use crate::log::pins::Pinned;
 use futures::stream::{self, StreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey};
+use littoral_plan::sessions::Recorded;
 use littoral_plan::{Link, follows};
-use littoral_ports::Unit;
+use littoral_ports::{ObjectMeta, Unit};
+use littoral_types::limits::LIST_STEP;
 use littoral_types::{
-    BlobKind, BlobRef, BodyPlace, ChunkId, ChunkRow, FrameTable, Geometry, Head, ManifestOp, PageNo, PinPurpose,
-    RecordBody, Seq, Snapshot, VolumeFigures, VolumeMeta,
+    BlobKind, BlobRef, BodyPlace, ChunkId, ChunkRow, FrameTable, Geometry, Head, Home, JobNote, LogRow, ManifestOp,
+    ObjectPath, PageNo, PinPurpose, RecordBody, RecordKind, Seq, Snapshot, VolumeFigures, VolumeMeta,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Blobs read at once: each may be a whole chunk.
 const BLOBS_IN_FLIGHT: usize = 3;
@@ -46,15 +50,58 @@ pub struct Verified {
     pub orphans: u64,
 }
 
+/// What an interrupted check had done, and who hears of what this one does.
+#[derive(Debug, Default)]
+pub struct Verifying {
+    /// Blobs that were read and found whole: their bytes never change, and are not read again.
+    pub known: Vec<JobNote>,
+    /// Who notes them.
+    pub noting: Option<Arc<Noting>>,
+}
+
+/// Reads and checks a part, and gives where the next one begins: `None` when nothing is left. The first part (`cursor` is `None`) reads all that
+/// names something, and looks whether what is named is there; then blobs of this volume are read one after the other, as they are listed,
+/// until so many bytes were. Each says by its name, and in itself, what it must hold.
+pub async fn verify_part(
+    log: &Log,
+    components: &Components,
+    cursor: Option<&str>,
+    bytes: u64,
+) -> Result<(Verified, Option<String>), EngineError> {
+    let mut check = Check { log, found: Verified::default(), named: BTreeMap::new(), meta: None };
+    match cursor {
+        None => {
+            let Some(newest) = log.newest().await? else { return Err(EngineError::NoVolume(log.url())) };
+            let chain = check.records(newest).await?;
+            check.snapshots(&chain).await?;
+            check.pins(&chain).await?;
+            check.head(&chain).await?;
+            check.are_there().await?;
+        }
+        Some(_) => {
+            let opened = log.open().await?.ok_or_else(|| EngineError::NoVolume(log.url()))?;
+            check.meta = Some(opened.meta.clone());
+        }
+    }
+    let next = check.listed_blobs(components, cursor, bytes).await?;
+    Ok((check.found, next))
+}
+
 /// Reads and checks everything.
 pub async fn verify(log: &Log, components: &Components) -> Result<Verified, EngineError> {
+    verify_on(log, components, &Verifying::default()).await
+}
+
+/// The same, on from where an earlier check was interrupted.
+pub async fn verify_on(log: &Log, components: &Components, verifying: &Verifying) -> Result<Verified, EngineError> {
     let Some(newest) = log.newest().await? else { return Err(EngineError::NoVolume(log.url())) };
     let mut check = Check { log, found: Verified::default(), named: BTreeMap::new(), meta: None };
     let chain = check.records(newest).await?;
     check.snapshots(&chain).await?;
     check.pins(&chain).await?;
     check.head(&chain).await?;
-    check.blobs(components).await?;
+    check.blobs(components, verifying).await?;
+    components.faults.reach("verify.checked")?;
     Ok(check.found)
 }
 
@@ -67,6 +114,8 @@ struct Chain {
     figures: BTreeMap<Seq, VolumeFigures>,
     /// Manifest snapshots that openers of some record start from.
     starts: BTreeSet<Seq>,
+    /// Whether the first record says that it begins as another volume was.
+    is_fork: bool,
 }
 
 struct Check<'a> {
@@ -94,14 +143,7 @@ impl Check<'_> {
     fn note<T>(&mut self, result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(
-                error @ (EngineError::Damaged { .. }
-                | EngineError::Chain { .. }
-                | EngineError::Inconsistent { .. }
-                | EngineError::Remote(
-                    littoral_ports::RemoteError::Missing { .. } | littoral_ports::RemoteError::Corrupt { .. },
-                )),
-            ) => {
+            Err(error) if error.is_damage() => {
                 self.wrong(error);
                 Ok(None)
             }
@@ -110,6 +152,9 @@ impl Check<'_> {
     }
 
     fn name_row(&mut self, row: &ChunkRow) {
+        for blob in row.segment.iter().flat_map(LogRow::blobs) {
+            self.name(blob);
+        }
         let base = row.base.iter().map(|base| (&base.blob, &base.table, false));
         let deltas = row.deltas.iter().map(|delta| (&delta.blob, &delta.table, delta.id.is_patch()));
         for (blob, table, is_patch) in base.chain(deltas) {
@@ -149,9 +194,11 @@ impl Check<'_> {
             ops: BTreeMap::new(),
             figures: BTreeMap::new(),
             starts: BTreeSet::new(),
+            is_fork: false,
         };
         // Nothing leads to the first of a shortened log but a manifest snapshot.
         chain.starts.extend(Some(chain.first).filter(|first| *first > Seq(1)));
+        let mut sessions = Recorded::default();
         let mut end: Option<Link> = (chain.first == Seq(1)).then_some(Link::START);
         let mut expected = known_floor.map_or(chain.first, |floor| floor.max(Seq(1)));
         for seq in seqs {
@@ -171,6 +218,14 @@ impl Check<'_> {
             if let Some(broken) = end.and_then(|end| follows(&end, header, record.envelope.kind).err()) {
                 self.wrong(format!("{}: {broken}", keys::record(self.log.name(), seq)));
             }
+            // An index repeats what was checked already.
+            let ops = if record.envelope.kind == RecordKind::Index { &[][..] } else { record.body.ops() };
+            for op in ops {
+                let ManifestOp::Session(mark) = op else { continue };
+                if let Err(broken) = sessions.follow(mark, header.lsns.last) {
+                    self.wrong(format!("{}: {broken}", keys::record(self.log.name(), seq)));
+                }
+            }
             end = Some(Link::after(header, record.envelope.hash));
             chain.hashes.insert(seq, record.envelope.hash);
             chain.figures.insert(seq, header.figures);
@@ -180,6 +235,11 @@ impl Check<'_> {
             }
             match &record.body {
                 RecordBody::Claim(claim) => self.meta = Some(claim.volume.clone()),
+                RecordBody::Fork(fork) => {
+                    self.meta = Some(fork.volume.clone());
+                    chain.ops.insert(seq, fork.ops.clone());
+                    chain.is_fork = true;
+                }
                 RecordBody::Index(index) => {
                     for entry in &index.recent {
                         if chain.hashes.get(&entry.seq).is_some_and(|hash| *hash != entry.hash) {
@@ -222,10 +282,6 @@ impl Check<'_> {
             self.found.snapshots += 1;
             self.found.bytes += meta.len;
             self.meta.get_or_insert_with(|| snapshot.volume.clone());
-            if seq < chain.first {
-                // What pins need of it is looked at with them; the rest may be gone.
-                continue;
-            }
             if chain.hashes.get(&seq).is_some_and(|hash| *hash != snapshot.record) {
                 self.wrong(format!("{}: names another record {seq}", meta.path));
             }
@@ -246,12 +302,19 @@ impl Check<'_> {
             }
             rows.values().for_each(|row| self.name_row(row));
             self.covered(&rows, snapshot.figures, None, meta.path.as_str());
-            snapshots.insert(seq, (snapshot, rows));
+            // Before the first record stand the restore points of a coarser history: no record leads from them to anything.
+            if seq >= chain.first {
+                snapshots.insert(seq, (snapshot, rows));
+            }
         }
         // Replay: what the records say must be what the next snapshot says.
         let start = snapshots.range(chain.first..).next().map(|(seq, _)| *seq).filter(|_| chain.first > Seq(1));
         let mut rows = start.and_then(|seq| snapshots.get(&seq)).map(|(_, rows)| rows.clone()).unwrap_or_default();
         let from = start.unwrap_or(Seq::ZERO);
+        if from == Seq::ZERO && chain.is_fork {
+            // Its parent keeps of them what the first record leaves.
+            rows = self.beginning().await?;
+        }
         let mut before =
             start.and_then(|seq| snapshots.get(&seq)).map(|(snapshot, _)| snapshot.figures).unwrap_or_default();
         for seq in chain.hashes.keys().copied().filter(|seq| *seq > from) {
@@ -279,6 +342,17 @@ impl Check<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The rows of its parent that a fork begins with.
+    async fn beginning(&mut self) -> Result<Rows, EngineError> {
+        let read = self.log.beginning().await;
+        let Some(Some(beginning)) = self.note(read)? else { return Ok(Rows::new()) };
+        for shard in &beginning.shards {
+            self.name(&shard.blob);
+        }
+        let rows = snapshot_rows(self.log, &beginning).await;
+        Ok(self.note(rows)?.unwrap_or_default())
     }
 
     /// Every page of a state must be in some version: of these chunks, or of all.
@@ -320,6 +394,16 @@ impl Check<'_> {
                 Some(hash) if *hash == pinned.pin.record => {}
                 Some(_) => self.wrong(format!("{path}: names another record {seq}")),
                 None => self.held_alone(&pinned, &path.to_string()).await?,
+            }
+            if let PinPurpose::Fork(child) = &pinned.pin.purpose
+                && child.rows > Seq::ZERO
+            {
+                let read = self.log.snapshot(child.rows).await;
+                match self.note(read)? {
+                    Some(Some(snapshot)) => snapshot.shards.iter().for_each(|shard| self.name(&shard.blob)),
+                    Some(None) => self.wrong(format!("{path}: the rows that {} reads are gone", child.name)),
+                    None => {}
+                }
             }
         }
         Ok(())
@@ -388,7 +472,7 @@ impl Check<'_> {
         }
     }
 
-    async fn blobs(&mut self, components: &Components) -> Result<(), EngineError> {
+    async fn blobs(&mut self, components: &Components, verifying: &Verifying) -> Result<(), EngineError> {
         let Some(meta) = self.meta.clone() else { return Ok(()) };
         let named = std::mem::take(&mut self.named);
         for kind in BlobKind::ALL {
@@ -401,6 +485,17 @@ impl Check<'_> {
         let total = named.values().map(|(blob, _)| blob.len).sum();
         components.progress.phase("verifying", total, Unit::Bytes);
         let (log, key) = (self.log, meta.identity_key);
+        let known: BTreeMap<&str, &JobNote> = verifying.known.iter().map(|note| (note.blob.as_str(), note)).collect();
+        let mut named = named;
+        named.retain(|path, (blob, _)| {
+            let Some(note) = known.get(path.as_str()).filter(|note| note.bytes == blob.len) else { return true };
+            self.found.blobs += 1;
+            self.found.bytes += note.bytes;
+            self.found.frames += note.frames;
+            self.found.pages += note.pages;
+            components.progress.advance(note.bytes);
+            false
+        });
         let mut checked = stream::iter(named.into_values())
             .map(|(blob, tables)| async move {
                 let path = blob_path(log, &blob);
@@ -421,6 +516,10 @@ impl Check<'_> {
                         Ok((frames, pages)) => {
                             self.found.frames += frames;
                             self.found.pages += pages;
+                            if let Some(noting) = &verifying.noting {
+                                noting.note(JobNote { blob: path.to_string(), bytes: len, frames, pages });
+                            }
+                            components.faults.reach("verify.blob")?;
                         }
                         Err(problem) => self.found.problems.push(format!("{path}: {problem}")),
                     }
@@ -429,6 +528,88 @@ impl Check<'_> {
                     self.note::<()>(Err(error))?;
                 }
             }
+        }
+        Ok(())
+    }
+}
+
+impl Check<'_> {
+    /// Whether everything that something names lies in its folder, with the bytes that it should have.
+    async fn are_there(&mut self) -> Result<(), EngineError> {
+        let named = std::mem::take(&mut self.named);
+        let folders: BTreeSet<&str> = named.keys().filter_map(|path| Some(path.rsplit_once('/')?.0)).collect();
+        let mut there: BTreeMap<String, u64> = BTreeMap::new();
+        for folder in folders {
+            let listed = self.log.remote().list(folder, None, usize::MAX).await?;
+            there.extend(listed.into_iter().map(|meta| (meta.path.to_string(), meta.len)));
+        }
+        for (path, (blob, _)) in &named {
+            match there.get(path) {
+                None => self.wrong(format!("{path}: is gone, and is needed")),
+                // A record is longer than the frames in it.
+                Some(len) if *len != blob.len && blob.name.kind != BlobKind::Record => {
+                    self.wrong(format!("{path}: has {len} bytes, its row says {}", blob.len));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Blobs as they are listed, from one on, until so many bytes were read.
+    async fn listed_blobs(
+        &mut self,
+        components: &Components,
+        cursor: Option<&str>,
+        bytes: u64,
+    ) -> Result<Option<String>, EngineError> {
+        let Some(meta) = self.meta.clone() else { return Ok(None) };
+        components.progress.phase("verifying", bytes, Unit::Bytes);
+        let kinds = [BlobKind::Chunk, BlobKind::Pack, BlobKind::Segment, BlobKind::Shard];
+        let folder_of = |kind: BlobKind| keys::folder(self.log.name(), Folder::Blobs(kind));
+        let at = cursor.and_then(|cursor| kinds.iter().position(|kind| cursor.starts_with(&folder_of(*kind))));
+        let mut after = cursor.and_then(ObjectPath::parse);
+        let mut left = bytes;
+        let mut last = None;
+        for kind in kinds.into_iter().skip(at.unwrap_or(0)) {
+            loop {
+                let listed = self.log.remote().list(&folder_of(kind), after.as_ref(), LIST_STEP).await?;
+                let Some(end) = listed.last().map(|meta| meta.path.clone()) else { break };
+                for found in listed {
+                    if left == 0 {
+                        return Ok(last);
+                    }
+                    left = left.saturating_sub(found.len.max(1));
+                    last = Some(found.path.to_string());
+                    self.listed_blob(&meta, &found).await?;
+                    components.progress.advance(found.len);
+                }
+                after = Some(end);
+            }
+            after = None;
+        }
+        Ok(None)
+    }
+
+    async fn listed_blob(&mut self, meta: &VolumeMeta, found: &ObjectMeta) -> Result<(), EngineError> {
+        let Some((_, ObjectKey::Blob(name))) = ObjectKey::parse(&found.path) else { return Ok(()) };
+        let bytes = match self.log.remote().get(&found.path).await {
+            Ok(bytes) => bytes,
+            // Pruned since it was listed: whether it was needed is asked when the names are read.
+            Err(littoral_ports::RemoteError::Missing { .. }) => return Ok(()),
+            Err(error) => return self.note::<()>(Err(error.into())).map(drop),
+        };
+        let blob = BlobRef { home: Home::Own, name, len: found.len };
+        let key = meta.identity_key;
+        self.found.blobs += 1;
+        self.found.bytes += bytes.len() as u64;
+        let checking = tokio::task::spawn_blocking(move || check_blob(&bytes, &blob, &[], &key));
+        match checking.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok((frames, pages)) => {
+                self.found.frames += frames;
+                self.found.pages += pages;
+            }
+            Err(problem) => self.wrong(format!("{}: {problem}", found.path)),
         }
         Ok(())
     }

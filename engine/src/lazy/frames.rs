@@ -176,18 +176,32 @@ async fn fetch(log: Log, page_size: PageSize, run: Vec<Need>) -> Result<Run, Eng
     let beyond = || log.inconsistent(format!("{}: a frame beyond 64 bits", first.path));
     let start = first.span.offset;
     let end = last.span.end().ok_or_else(beyond)?;
-    let bytes = log.remote().get_range(&first.path, ByteSpan { offset: start, len: end.saturating_sub(start) }).await?;
-    if run.len() <= UNPACK_INLINE {
-        return Ok(unpack_all(&log, page_size, run, start, &bytes));
+    let (path, span) = (first.path.clone(), ByteSpan { offset: start, len: end.saturating_sub(start) });
+    let run = Arc::new(run);
+    let mut wrong = 0;
+    loop {
+        let bytes = log.remote().get_range(&path, span).await?;
+        let unpacked = match run.len() <= UNPACK_INLINE {
+            true => unpack_all(&log, page_size, &run, start, &bytes),
+            false => {
+                let (log, run) = (log.clone(), run.clone());
+                let unpacking = tokio::task::spawn_blocking(move || unpack_all(&log, page_size, &run, start, &bytes));
+                let cut = |error| EngineError::Interrupted(format!("unpacking frames was cut off: {error}"));
+                unpacking.await.map_err(cut)?
+            }
+        };
+        let is_wrong = unpacked.iter().any(|(_, frame)| frame.as_ref().is_err_and(|error| error.is_wrong()));
+        if !is_wrong || !log.remote().distrust(&path, wrong) {
+            return Ok(unpacked);
+        }
+        wrong += 1;
     }
-    let unpacking = tokio::task::spawn_blocking(move || unpack_all(&log, page_size, run, start, &bytes));
-    unpacking.await.map_err(|error| EngineError::Interrupted(format!("unpacking frames was cut off: {error}")))
 }
 
-fn unpack_all(log: &Log, page_size: PageSize, run: Vec<Need>, start: u64, bytes: &Bytes) -> Run {
-    let unpacked = run.into_iter().map(|need| {
-        let frame = unpack(log, page_size, &need, start, bytes);
-        (key(&need), frame.map(Arc::new).map_err(Arc::new))
+fn unpack_all(log: &Log, page_size: PageSize, run: &[Need], start: u64, bytes: &Bytes) -> Run {
+    let unpacked = run.iter().map(|need| {
+        let frame = unpack(log, page_size, need, start, bytes);
+        (key(need), frame.map(Arc::new).map_err(Arc::new))
     });
     unpacked.collect()
 }

@@ -9,11 +9,15 @@ use littoral_ports::RemoteError;
 use littoral_types::PinPurpose;
 use littoral_types::limits::PIN_LIFE_MS;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// How long a pin that could not be put is left alone.
 const AGAIN_MS: u64 = 60_000;
+
+/// How long a pin that is on its way is waited for before it is left to expire.
+const PUT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What keeps pruners away.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,7 @@ impl Holding {
             ops: Vec::new(),
             recent: Vec::new(),
             brought: Vec::new(),
+            sessions: opened.sessions.clone(),
             seen: opened.seen,
         };
         let task = tokio::spawn(hold(log.clone(), components.clone(), opened, tell, key.clone()));
@@ -71,6 +76,8 @@ impl Holding {
     pub(super) async fn end(&self, log: &Log) {
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
+            // A pin that is on its way lands, whoever gives up: it can be taken back once it is known.
+            let _ = tokio::time::timeout(PUT_PATIENCE, self.outcome()).await;
             task.abort();
             // Joined, so that no pin is put behind our back any more.
             drop(task.await);

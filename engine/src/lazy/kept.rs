@@ -1,15 +1,16 @@
-//! Records as an opening reads them, kept: the frames that travel in a segment's record are at hand then, and cost no request.
+//! Segments' records as an opening reads them, kept: the frames that travel in them are at hand then, and cost no request.
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use littoral_format as format;
 use littoral_format::keys::ObjectKey;
 use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
 use littoral_types::limits::LAZY_RECORDS_BYTES_MAX;
-use littoral_types::{ByteSpan, ObjectPath};
+use littoral_types::{ByteSpan, ObjectPath, RecordKind};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A remote that remembers the records that were read whole, up to a bound. A record never changes; one that is pruned since is of the
+/// A remote that remembers the segments' records that were read whole, up to a bound. A record never changes; one that is pruned since is of the
 /// state that was opened all the same. Everything else is asked of the remote behind it.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -30,6 +31,9 @@ impl Kept {
 
     fn keep(&self, path: &ObjectPath, object: &Bytes) {
         if !matches!(ObjectKey::parse(path), Some((_, ObjectKey::Record(_)))) {
+            return;
+        }
+        if !format::record::open(object).is_ok_and(|record| record.kind == RecordKind::Segment) {
             return;
         }
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,5 +96,13 @@ impl Remote for Kept {
 
     fn url(&self) -> String {
         self.inner.url()
+    }
+
+    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
+        self.inner.distrust(path, wrong_before)
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn Remote>> {
+        self.inner.copies()
     }
 }

@@ -7,12 +7,13 @@
 //! 3. Readers of one frame, and of one chunk's row, that come at once share one request.
 //! 4. What is gone is looked for once more in the same state as the log tells it now, before it is an error (rule P2). A pin
 //!    keeps pruners away; it is put behind the reader's back, and renewed.
-//! 5. Memory is bounded by [`limits::LAZY_ROWS_BYTES_MAX`] and what is under way.
+//! 5. Memory is bounded by [`limits::LAZY_ROWS_BYTES_MAX`], [`limits::LAZY_RECORDS_BYTES_MAX`] and what is under way.
 //!
 //! What may never enter: SQLite, local files, what is resident: the VFS knows that.
 //! Read next: `state.rs` (what a state is made of), `located.rs` (where a chunk's pages are), `frames.rs` (how they come), `kept.rs` (what came with the opening).
 //!
 //! [`limits::LAZY_ROWS_BYTES_MAX`]: littoral_types::limits::LAZY_ROWS_BYTES_MAX
+//! [`limits::LAZY_RECORDS_BYTES_MAX`]: littoral_types::limits::LAZY_RECORDS_BYTES_MAX
 
 mod flight;
 mod frames;
@@ -88,21 +89,46 @@ impl fmt::Debug for Lazy {
 impl Lazy {
     /// Opens a volume at a state: newest, a commit, a named snapshot.
     pub async fn open(log: &Log, components: &Components, at: &At) -> Result<Self, EngineError> {
-        let log = Log::new(Arc::new(Kept::new(log.remote().clone())), log.name().clone());
+        let log = Self::remembering(log);
         let opened = open_at(&log, at).await?;
         Self::from_opened(&log, components, at, opened)
     }
 
+    /// A log that keeps what an opening reads of it: frames that travelled in those records cost a reader no request.
+    pub fn remembering(log: &Log) -> Log {
+        Log::new(Arc::new(Kept::new(log.remote().clone())), log.name().clone())
+    }
+
     /// Goes on from a log that was opened already, at what `at` names.
-    pub fn from_opened(log: &Log, components: &Components, at: &At, mut opened: Opened) -> Result<Self, EngineError> {
+    pub fn from_opened(log: &Log, components: &Components, at: &At, opened: Opened) -> Result<Self, EngineError> {
+        // A named snapshot is a pin itself.
+        let named = matches!(at, At::Snapshot(_));
+        Self::of_state(log, at, opened, |opened| match named {
+            true => Holding::not_needed(),
+            false => Holding::begin(log, components, opened),
+        })
+    }
+
+    /// The same of a state that nobody pins: retention alone keeps it.
+    pub(crate) fn unheld(log: &Log, opened: Opened) -> Result<Self, EngineError> {
+        let at = At::Lsn(opened.tail.lsn);
+        Self::of_state(log, &at, opened, |_| Holding::not_needed())
+    }
+
+    fn of_state(
+        log: &Log,
+        at: &At,
+        mut opened: Opened,
+        hold: impl FnOnce(&Opened) -> Holding,
+    ) -> Result<Self, EngineError> {
+        let way = "littoral log read URL reads it where it is, littoral restore URL DEST makes a copy";
+        EngineError::unless_database(&log.url(), opened.meta.kind, way)?;
         let Some(page_size) = opened.tail.figures.page_size else {
             let detail = "nothing was checkpointed yet".to_owned();
             return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
         };
         let skeleton = state::skeleton(&mut opened);
-        // A named snapshot is a pin itself.
-        let named = matches!(at, At::Snapshot(_));
-        let holding = if named { Holding::not_needed() } else { Holding::begin(log, components, &opened) };
+        let holding = hold(&opened);
         let (tail, volume, key) = (&opened.tail, opened.meta.id, opened.meta.identity_key);
         let (position, seq) = (Position { epoch: tail.epoch, lsn: tail.lsn }, tail.seq);
         let page_count = tail.figures.page_count;
@@ -359,7 +385,7 @@ impl Shared {
         if now.generation == 0 {
             let at = match &self.at {
                 At::Snapshot(name) => At::Snapshot(name.clone()),
-                At::Newest | At::Lsn(_) | At::Position(_) => At::Lsn(self.position.lsn),
+                At::Newest | At::Time(_) | At::Lsn(_) | At::Position(_) => At::Lsn(self.position.lsn),
             };
             match open_at(&self.log, &at).await {
                 Ok(opened) => return Ok(Some(opened)),

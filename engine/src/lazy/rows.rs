@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_types::limits::{LAZY_ROWS_BYTES_MAX, TRANSFERS_IN_FLIGHT};
-use littoral_types::{BlobRef, ByteSpan, ChunkId, ChunkRow, Geometry, PageCount};
+use littoral_types::{BlobRef, ByteSpan, ChunkId, ChunkRow, Geometry, Home, PageCount};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -152,8 +152,20 @@ pub(crate) async fn rows_of(
     Ok(read.into_iter().flatten().collect())
 }
 
-/// One run's rows, verified and brought up to date.
+/// One run's rows, verified and brought up to date; from wherever they are right.
 async fn read(log: &Log, directory: &Directory, run: Vec<Wanted>) -> Result<Vec<ChunkRow>, EngineError> {
+    let mut wrong = 0;
+    loop {
+        let read = read_once(log, directory, &run).await;
+        let path = run.iter().find_map(|wanted| wanted.from.as_ref()).map(|(blob, _)| blob_path(log, blob));
+        match (&read, path) {
+            (Err(error), Some(path)) if error.is_wrong() && log.remote().distrust(&path, wrong) => wrong += 1,
+            _ => return read,
+        }
+    }
+}
+
+async fn read_once(log: &Log, directory: &Directory, run: &[Wanted]) -> Result<Vec<ChunkRow>, EngineError> {
     let spans: Vec<&(BlobRef, ByteSpan)> = run.iter().filter_map(|wanted| wanted.from.as_ref()).collect();
     let fetched = match (spans.first(), spans.last()) {
         (Some((blob, first)), Some((_, last))) => {
@@ -167,17 +179,21 @@ async fn read(log: &Log, directory: &Directory, run: Vec<Wanted>) -> Result<Vec<
         _ => None,
     };
     let mut rows = Vec::with_capacity(run.len());
-    for Wanted { chunk, from, check } in &run {
+    for Wanted { chunk, from, check } in run {
         let start = match (from, &fetched) {
-            (Some((_, span)), Some((path, offset, bytes))) => {
+            (Some((blob, span)), Some((path, offset, bytes))) => {
                 let stored = usize::try_from(span.offset - offset).ok().zip(usize::try_from(span.len).ok());
                 let stored = stored.and_then(|(from, len)| bytes.get(from..from.checked_add(len)?));
                 let stored = stored.ok_or_else(|| log.inconsistent(format!("{path}: a row is cut off")))?;
                 if check.is_some_and(|check| check != format::shard::check(stored)) {
                     return Err(log.inconsistent(format!("{path}: the row of chunk {chunk} is another blob's")));
                 }
-                format::shard::decode_row(stored, *chunk)
-                    .map_err(EngineError::damaged(format!("{path}: row of chunk {chunk}")))?
+                let mut row = format::shard::decode_row(stored, *chunk)
+                    .map_err(EngineError::damaged(format!("{path}: row of chunk {chunk}")))?;
+                if let Home::Other(home) = &blob.home {
+                    row.rehome(home);
+                }
+                row
             }
             _ => directory.here(*chunk),
         };

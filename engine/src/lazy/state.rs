@@ -120,7 +120,7 @@ impl Directory {
 
 /// Takes the pages of the skeleton, and those that records brought along since, that nothing has changed since: the others are fetched like
 /// any page.
-pub(super) fn skeleton(opened: &mut Opened) -> BTreeMap<PageNo, Bytes> {
+pub(crate) fn skeleton(opened: &mut Opened) -> BTreeMap<PageNo, Bytes> {
     let mut found: BTreeMap<PageNo, Bytes> = BTreeMap::new();
     let begin = opened.snapshot.iter_mut().map(|snapshot| Brought {
         figures: snapshot.figures,
@@ -168,7 +168,13 @@ pub(crate) fn unchanged<'a>(
                 changed.extend(delta.table.pages());
             }
             // What an index repeats from before that state, and merges of what was there.
-            ManifestOp::PutBase { .. } | ManifestOp::PutDelta { .. } | ManifestOp::ReplaceDeltas { .. } => {}
+            ManifestOp::PutBase { .. }
+            | ManifestOp::PutDelta { .. }
+            | ManifestOp::ReplaceDeltas { .. }
+            | ManifestOp::Session(_)
+            | ManifestOp::Object(_)
+            | ManifestOp::PutSegment { .. }
+            | ManifestOp::DropSegment { .. } => {}
         }
     }
     let holds =
@@ -210,7 +216,9 @@ mod tests {
         // The first was cut to six pages after the third page travelled, and the log was summed up behind it.
         let ops = vec![cut(8), cut(6), cut(9)];
         let all = vec![brought(1, &[(1, 1), (3, 1), (8, 1)], 1), brought(2, &[(1, 2), (7, 2)], 2)];
-        let mut opened = Opened { meta, tail, snapshot: None, ops, recent: Vec::new(), brought: all, seen: Seq(9) };
+        let sessions = littoral_plan::sessions::Recorded::default();
+        let (snapshot, recent, brought) = (None, Vec::new(), all);
+        let mut opened = Opened { meta, tail, snapshot, ops, recent, brought, sessions, seen: Seq(9) };
         let told = |opened: &mut Opened| -> Vec<(u64, u8)> {
             skeleton(opened).into_iter().map(|(page, image)| (page.get(), image[0])).collect()
         };

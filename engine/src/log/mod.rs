@@ -12,6 +12,7 @@
 pub mod pins;
 pub mod publish;
 pub mod read;
+pub mod terms;
 
 pub use publish::{Draft, Writer};
 pub use read::{Glance, Log, Opened, ReadRecord};

@@ -62,6 +62,10 @@ impl Log {
             PinPurpose::Snapshot(name) => PinKey::Snapshot(name.clone()),
             PinPurpose::Restore | PinPurpose::Reader | PinPurpose::Fork(_) => PinKey::Id(pin.id),
         };
+        let oldest = match &pin.purpose {
+            PinPurpose::Fork(child) => child.rows.min(pin.seq),
+            PinPurpose::Snapshot(_) | PinPurpose::Restore | PinPurpose::Reader => pin.seq,
+        };
         let path = keys::pin(self.name(), &key);
         let bytes = Bytes::from(format::pin::encode(&pin).map_err(EngineError::damaged(&path))?);
         match self.remote().put_new(&path, bytes.clone()).await {
@@ -84,7 +88,7 @@ impl Log {
             Err(error) => return Err(error.into()),
         }
         components.faults.reach("pin.put")?;
-        if self.pruned_since(opened.seen, opened.tail.seq).await? {
+        if self.pruned_since(opened.seen, oldest).await? {
             self.remote().delete(&[path]).await?;
             return Ok(None);
         }

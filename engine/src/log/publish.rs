@@ -12,20 +12,26 @@
 use super::read::{Glance, Log, ReadRecord, advance, link, summary};
 use crate::components::Components;
 use crate::error::EngineError;
+use crate::leases::{Held, Leases, Wanted};
+use crate::logs::tables::Tables;
+use crate::telemetry;
 use bytes::Bytes;
 use littoral_format as format;
 use littoral_format::keys;
 use littoral_plan::settle::{Found, Settled, settle};
 use littoral_plan::{Link, compose, follows, index_span};
 use littoral_ports::{Batch, BlobBody, Manifest, RemoteError};
-use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS, RETRY_PAUSE_MS, TRIES_MAX};
+use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS, RETRY_PAUSE_MS};
 use littoral_types::{
-    BlobName, ByteSpan, FooterFigures, Incarnation, Index, Intent, LsnRange, ManifestOp, Owner, PageIdentity, PageNo,
-    Record, RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary, Seq, ShardRef, StoreId, TailRow,
-    VolumeFigures, VolumeMeta, VolumeRow,
+    BlobName, ByteSpan, ChunkRuns, CountedLog, FooterFigures, Incarnation, Index, Intent, Lease, LsnRange, ManifestOp,
+    Owner, PageIdentity, PageNo, PageOwner, Record, RecordBody, RecordHash, RecordHeader, RecordKind, RecordSummary,
+    Seq, ShardRef, Snapshot, StoreId, TailRow, VolumeFigures, VolumeId, VolumeMeta, VolumeRow, Work,
 };
 use std::io;
 use std::sync::Arc;
+
+/// How often a record is put that is not there afterwards, its answer lost: each time that is several requests already.
+const PUTS_MAX: u32 = 3;
 
 /// What is to be published; the writer adds everything that the chain demands.
 #[derive(Debug)]
@@ -40,6 +46,17 @@ pub struct Draft {
     pub added: FooterFigures,
     /// Page identities to remember once it is published.
     pub identities: Vec<(PageNo, PageIdentity)>,
+    /// Whose pages are from then on, where that changed; `None` where whoever drafts it does not know. A checkpoint of who does not know makes
+    /// all of it forgotten.
+    pub owners: Option<Vec<(PageNo, PageOwner)>>,
+}
+
+impl Draft {
+    /// A record that brings no commit and no page.
+    pub fn of(body: RecordBody, figures: VolumeFigures) -> Self {
+        let added = FooterFigures::default();
+        Self { body, commits: 0, figures, added, identities: Vec::new(), owners: None }
+    }
 }
 
 /// The one who extends a volume's log from this store.
@@ -56,6 +73,10 @@ pub struct Writer {
     seen_boot_ms: u64,
     /// Where the rows of the newest manifest snapshot are, once somebody asked.
     shards: Option<(Seq, Arc<Vec<ShardRef>>)>,
+    /// Of its store; none where nobody else can be at work.
+    leases: Option<Leases>,
+    /// The way of the logs that are tables of its database.
+    tables: Option<Box<Tables>>,
 }
 
 impl Writer {
@@ -64,7 +85,74 @@ impl Writer {
     pub fn new(log: Log, manifest: Arc<dyn Manifest>, components: Components, store: StoreId, row: VolumeRow) -> Self {
         let incarnation = Incarnation(components.bits());
         let seen_boot_ms = components.clock.boot_ms();
-        Self { log, manifest, components, store, incarnation, row, seen_boot_ms, shards: None }
+        Self {
+            log,
+            manifest,
+            components,
+            store,
+            incarnation,
+            row,
+            seen_boot_ms,
+            shards: None,
+            leases: None,
+            tables: None,
+        }
+    }
+
+    /// The same in a store where others may be at work.
+    pub fn with_leases(self, leases: Leases) -> Self {
+        Self { leases: Some(leases), ..self }
+    }
+
+    /// Logs that are tables of its database go this way.
+    pub(crate) fn carries(&mut self, tables: Option<Tables>) {
+        self.tables = tables.map(Box::new);
+    }
+
+    /// What its database counts rows of travels before the record that says so.
+    pub(crate) async fn ship_first(&mut self, logs: &[CountedLog]) -> Result<(), EngineError> {
+        if logs.is_empty() {
+            return Ok(());
+        }
+        let Some(mut tables) = self.tables.take() else {
+            let url = self.log.url();
+            return Err(EngineError::Refused(format!(
+                "{url}: its database has logs for tables, which only its own store ships"
+            )));
+        };
+        let done = Box::pin(tables.ship(logs, self)).await;
+        self.tables = Some(tables);
+        done
+    }
+
+    /// The right to work on chunks of the volume (all, where none are said), or what stands in the way. No right is needed where nobody
+    /// else can be at work.
+    pub fn lease(
+        &self,
+        work: Work,
+        chunks: Option<ChunkRuns>,
+    ) -> Result<Result<Option<Arc<Held>>, Vec<Lease>>, EngineError> {
+        let Some(leases) = &self.leases else { return Ok(Ok(None)) };
+        let (volume, generation) = (self.row.meta.id, self.row.tail.figures.generation);
+        let taken = leases.take(Wanted { volume, work, chunks, generation })?;
+        Ok(taken.map(|held| Some(Arc::new(held))))
+    }
+
+    /// The same where whatever stands in the way ends the work.
+    pub fn lease_or_refuse(&self, work: Work, chunks: Option<ChunkRuns>) -> Result<Option<Arc<Held>>, EngineError> {
+        match (self.lease(work, chunks)?, &self.leases) {
+            (Ok(held), _) => Ok(held),
+            (Err(held), Some(leases)) => Err(leases.refused(&self.log.url(), work, 0, &held)),
+            (Err(_), None) => Ok(None),
+        }
+    }
+
+    /// The right that is held is one to these chunks, too; or whatever stands in the way ends the work.
+    pub(crate) fn widen_or_refuse(&self, held: &Held, work: Work, chunks: &ChunkRuns) -> Result<(), EngineError> {
+        match (held.widen(chunks)?, &self.leases) {
+            (Err(others), Some(leases)) => Err(leases.refused(&self.log.url(), work, 0, &others)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the log's last record is this writer's own.
@@ -74,13 +162,8 @@ impl Writer {
 
     /// What the frames of its record at this place say of themselves: no other record's do.
     pub(crate) fn mark_of(&self, seq: Seq) -> u64 {
-        let mut hasher = format::hash::BlobHasher::new();
-        hasher.update(&self.row.meta.identity_key.0);
-        hasher.update(&self.incarnation.0);
-        hasher.update(&seq.0.to_le_bytes());
-        hasher.update(&self.row.tail.hash.0);
-        let [a, b, c, d, e, f, g, h, ..] = hasher.finish().0.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        let row = &self.row;
+        format::hash::mark(&[&row.meta.identity_key.0, &self.incarnation.0, &seq.0.to_le_bytes(), &row.tail.hash.0])
     }
 
     /// The log it extends.
@@ -110,7 +193,7 @@ impl Writer {
             return Ok(shards.clone());
         }
         let shards = match seq {
-            Seq::ZERO => Vec::new(),
+            Seq::ZERO => self.beginning().await?.map(|beginning| beginning.shards).unwrap_or_default(),
             seq => match self.log.snapshot(seq).await? {
                 Some(snapshot) => snapshot.shards,
                 None => {
@@ -119,6 +202,21 @@ impl Writer {
             },
         };
         Ok(self.remember_shards(seq, shards))
+    }
+
+    /// What a forked volume's rows begin with, where no manifest snapshot of its own was written yet. Others are told from it by what
+    /// is known of their first record: that costs no request.
+    pub(crate) async fn beginning(&self) -> Result<Option<Snapshot>, EngineError> {
+        let tail = self.tail();
+        if tail.snapshot > Seq::ZERO || tail.seq == Seq::ZERO {
+            return Ok(None);
+        }
+        let changes = self.manifest.changes_since(&self.row.meta.id, Seq::ZERO)?;
+        let first = changes.iter().flat_map(|change| &change.records).find(|record| record.seq == Seq(1));
+        if first.is_some_and(|first| first.kind != RecordKind::Fork) {
+            return Ok(None);
+        }
+        self.log.beginning().await
     }
 
     /// Somebody has just read or written that manifest snapshot.
@@ -137,9 +235,33 @@ impl Writer {
         let mut row = self.row.clone();
         change(&mut row);
         let volume = (row != self.row).then(|| row.clone());
-        self.manifest.commit(&self.row.meta.id, &Batch { volume, ..batch })?;
+        self.keep(&self.row.meta.id, &Batch { volume, ..batch })?;
         self.row = row;
         Ok(())
+    }
+
+    fn keep(&self, volume: &VolumeId, batch: &Batch) -> Result<(), EngineError> {
+        let kept = self.manifest.commit(volume, batch);
+        kept.inspect_err(|error| telemetry::manifest_write_failed(&*self.components.account, error))?;
+        Ok(())
+    }
+
+    /// Others of this store may have extended the log since, and told the manifest: goes on from there, as long as the term is ours.
+    pub(crate) fn look_again(&mut self) -> Result<(), EngineError> {
+        match self.manifest.volume(self.log.name())? {
+            Some(row)
+                if row.meta.id == self.row.meta.id
+                    && row.tail.seq >= self.row.tail.seq
+                    && row.tail.owner.as_ref().is_some_and(|owner| owner.store == self.store) =>
+            {
+                self.row = row;
+                Ok(())
+            }
+            _ => Err(EngineError::Interrupted(format!(
+                "{}: its term ended, or its manifest was begun anew: look again",
+                self.log.url()
+            ))),
+        }
     }
 
     /// Finishes what failed half-way in this very process, so that the next plan stands on what came of it. Every job asks
@@ -157,6 +279,21 @@ impl Writer {
 
     /// Publishes a record, and the index record where one is due before or after it. Gives the record's place.
     pub async fn publish(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+        self.publish_as_of(draft, None).await
+    }
+
+    /// The same for a record whose last commit was made at another time than now.
+    pub async fn publish_as_of(&mut self, draft: Draft, made_ms: Option<u64>) -> Result<Seq, EngineError> {
+        self.publish_under(None, draft, made_ms).await
+    }
+
+    /// The same for what was done under a lease: only where that stands, and it ends then.
+    pub async fn publish_under(
+        &mut self,
+        held: Option<&Held>,
+        draft: Draft,
+        made_ms: Option<u64>,
+    ) -> Result<Seq, EngineError> {
         self.refuse_fenced()?;
         if self.finish_intent().await? {
             // What was to be published was planned on the tail before.
@@ -164,7 +301,7 @@ impl Writer {
             return Err(EngineError::Interrupted(text));
         }
         self.index_if_due().await?;
-        let seq = self.publish_one(draft).await?;
+        let seq = self.publish_one(held, draft, made_ms).await?;
         match self.index_if_due().await {
             // The record is published, whatever becomes of the index: the next publication makes it, or learns why not.
             Err(error) if !error.is_crash() => {
@@ -182,8 +319,8 @@ impl Writer {
         if let Some(after) = index_span(seq) {
             let body = RecordBody::Index(self.index_body(seq, after).await?);
             let figures = self.tail().figures;
-            let draft = Draft { body, commits: 0, figures, added: FooterFigures::default(), identities: Vec::new() };
-            self.publish_one(draft).await?;
+            let draft = Draft::of(body, figures);
+            self.publish_one(None, draft, None).await?;
         }
         Ok(())
     }
@@ -230,12 +367,22 @@ impl Writer {
             .ok_or_else(|| self.log.inconsistent(format!("record {seq}, from which the next index counts, is gone")))
     }
 
-    async fn publish_one(&mut self, draft: Draft) -> Result<Seq, EngineError> {
+    async fn publish_one(
+        &mut self,
+        held: Option<&Held>,
+        draft: Draft,
+        made_ms: Option<u64>,
+    ) -> Result<Seq, EngineError> {
         let components = self.components.clone();
         let faults = &components.faults;
         let tail = self.tail();
         let is_claim = draft.body.kind() == RecordKind::Claim;
         let first = tail.lsn.next();
+        let now = components.clock.wall_ms();
+        let made_ms = match &draft.body {
+            RecordBody::Segment(segment) => segment.commits.last().map(|last| last.time_ms),
+            _ => made_ms,
+        };
         let header = RecordHeader {
             volume: self.row.meta.id,
             seq: tail.seq.next(),
@@ -243,7 +390,9 @@ impl Writer {
             incarnation: self.incarnation,
             previous: tail.hash,
             lsns: LsnRange { first, last: littoral_types::Lsn(tail.lsn.0 + draft.commits) },
-            time_ms: components.clock.wall_ms(),
+            // Of the last commit, which may have waited for long. Labels never go back, whatever the clocks of those who write after
+            // one another say: who asks for a time is never shown a later commit in place of an earlier one.
+            time_ms: made_ms.map_or(now, |made| made.min(now)).max(tail.time_ms),
             snapshot: tail.snapshot,
             figures: draft.figures,
             added: draft.added,
@@ -261,12 +410,15 @@ impl Writer {
             record: encoded.object,
             body: encoded.body_blob.map(|(name, bytes)| (name, bytes.len() as u64)),
             identities: draft.identities,
+            owners: draft.owners,
         };
         // A new volume has no row yet; its first claim brings it, in place of whatever a lost first claim left behind.
         let reset = tail.seq == Seq::ZERO;
         let volume = reset.then(|| self.row.clone());
-        let intended = Batch { reset, volume, intent: Some(Some(intent.clone())), ..Batch::default() };
-        self.manifest.commit(&self.row.meta.id, &intended)?;
+        let lease = held.map(Held::token);
+        let intended = Batch { reset, volume, intent: Some(Some(intent.clone())), lease, ..Batch::default() };
+        self.keep(&self.row.meta.id, &intended)?;
+        held.into_iter().for_each(Held::decided);
         faults.reach("publish.intended")?;
         if !self.land(&intent).await? {
             return Ok(intent.seq);
@@ -330,15 +482,20 @@ impl Writer {
     async fn land(&mut self, intent: &Intent) -> Result<bool, EngineError> {
         let path = keys::record(self.log.name(), intent.seq);
         let bytes = Bytes::copy_from_slice(&intent.record);
-        for attempt in 1..=TRIES_MAX {
+        let mut lost = String::new();
+        for attempt in 1..=PUTS_MAX {
             let found = match self.log.remote().put_new(&path, bytes.clone()).await {
                 Ok(()) => return self.reread_after_silence(intent.seq).await.map(|()| true),
-                Err(RemoteError::Exists { .. } | RemoteError::Unknown { .. }) => self.found(intent, &path).await?,
+                Err(RemoteError::Exists { .. }) => self.found(intent, &path).await?,
+                Err(RemoteError::Unknown { detail, .. }) => {
+                    lost = detail;
+                    self.found(intent, &path).await?
+                }
                 Err(error) => return Err(error.into()),
             };
             match settle(found, self.incarnation) {
                 Settled::Landed => return self.reread_after_silence(intent.seq).await.map(|()| true),
-                Settled::Again if attempt < TRIES_MAX => {
+                Settled::Again if attempt < PUTS_MAX => {
                     let pause = RETRY_PAUSE_MS << attempt;
                     self.components.clock.sleep_ms(self.components.entropy.below(pause)).await;
                 }
@@ -348,8 +505,8 @@ impl Writer {
                 }
             }
         }
-        let detail = "its answer was lost each time, and the record is not there".to_owned();
-        Err(RemoteError::Unavailable { what: path.to_string(), tries: TRIES_MAX, detail }.into())
+        let detail = format!("the record is not there, and each answer was lost: {lost}");
+        Err(RemoteError::Unavailable { what: path.to_string(), tries: PUTS_MAX, detail }.into())
     }
 
     /// Goes on behind an index record that somebody else wrote where ours was due: one who is about to take over, perhaps, and
@@ -366,7 +523,7 @@ impl Writer {
         }
         let Some(batch) = batch_of(&self.row, std::slice::from_ref(&record)) else { return Ok(false) };
         let row = batch.volume.clone();
-        self.manifest.commit(&self.row.meta.id, &Batch { intent: Some(None), ..batch })?;
+        self.keep(&self.row.meta.id, &Batch { intent: Some(None), ..batch })?;
         self.row = row.unwrap_or_else(|| self.row.clone());
         Ok(true)
     }
@@ -421,7 +578,8 @@ impl Writer {
         let owner = match &newest.owner {
             Some(owner) => Some(owner.clone()),
             None if newer => Some(self.released_by(&glance).await?),
-            None => None,
+            // The same term has ended: whose it was is known.
+            None => self.tail().owner.clone(),
         };
         // Records, or a later term, of this very store that it does not know: here is a copy of it from before.
         let Some(owner) = owner.filter(|owner| owner.store != self.store) else {
@@ -433,7 +591,8 @@ impl Writer {
         Ok(EngineError::Superseded { volume, owner, epoch, seq })
     }
 
-    /// Whose the newest term was that has ended in order.
+    /// Whose the newest term was that has ended in order. One that ended so long ago that it would take many requests to say whose it
+    /// was is somebody's.
     async fn released_by(&self, glance: &Glance) -> Result<Owner, EngineError> {
         let newest_first = self.log.history(glance, glance.tail.seq.next(), INDEX_EVERY as usize).await?;
         for record in newest_first.iter().filter(|record| record.kind == RecordKind::Release) {
@@ -441,8 +600,7 @@ impl Writer {
                 return Ok(release.owner);
             }
         }
-        // Released so long ago that it would take many requests to say by whom.
-        Ok(Owner { store: StoreId([0; StoreId::LEN]), label: "a writer that has released it since".to_owned() })
+        Ok(somebody())
     }
 
     /// Brings the manifest up to the record that landed.
@@ -459,15 +617,21 @@ impl Writer {
             ops,
             log: Some((self.tail().seq, vec![summary(&envelope)])),
             identities: intent.identities,
+            owners: intent.owners,
             intent: Some(None),
-            job: (envelope.kind == RecordKind::Checkpoint).then_some(None),
+            job: envelope.kind.folds().then_some(None),
             ..Batch::default()
         };
-        self.manifest.commit(&row.meta.id, &batch)?;
+        self.keep(&row.meta.id, &batch)?;
         self.row = row;
         self.components.faults.reach("publish.committed")?;
         Ok(envelope.header.seq)
     }
+}
+
+/// An owner of whom nobody knows who it was.
+pub(crate) fn somebody() -> Owner {
+    Owner { store: StoreId([0; StoreId::LEN]), label: "a writer that has released it since".to_owned() }
 }
 
 /// A volume's row before its first record.

@@ -5,14 +5,17 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
 use littoral_format::keys::{self, Folder, ObjectKey};
+use littoral_plan::sessions::{Recorded, SerialBreak};
 use littoral_plan::{Link, follows, index_walk};
 use littoral_ports::{Remote, RemoteError};
 use littoral_types::limits::INDEX_EVERY;
 use littoral_types::{
-    BodyPlace, ByteSpan, Coalesce, Head, Home, Lsn, ManifestOp, RecordBody, RecordHash, RecordKind, RecordSummary, Seq,
-    SkeletonPage, Snapshot, TailRow, VolumeFigures, VolumeId, VolumeMeta, VolumeName,
+    BlobName, BodyPlace, ByteSpan, Checkpoint, Coalesce, Head, Home, Lsn, ManifestOp, ObjectId, ObjectMark, ObjectPath,
+    RecordBody, RecordHash, RecordKind, RecordSummary, Seq, Skeleton, SkeletonPage, Snapshot, TailRow, VolumeFigures,
+    VolumeId, VolumeMeta, VolumeName,
 };
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 
 /// Records fetched at once: all that an opening reads, the records of one index and the indexes before them, so that it waits once.
@@ -21,8 +24,6 @@ pub(crate) const RECORDS_IN_FLIGHT: usize = 2 * INDEX_EVERY as usize;
 const SNAPSHOTS_TRIED: usize = 8;
 /// How often a log is opened again because a pruner went past the reader.
 const OPENS_MAX: usize = 4;
-/// Probes of one round when looking for a commit.
-const PROBES: u64 = 16;
 
 /// A volume's log under a remote.
 #[derive(Clone, Debug)]
@@ -79,6 +80,8 @@ pub struct Opened {
     pub recent: Vec<RecordSummary>,
     /// Pages that came along with those records, oldest first.
     pub brought: Vec<Brought>,
+    /// How far each named session is as of that record, by what the log says.
+    pub sessions: Recorded,
     /// The newest record that was known when it was opened: pinners look at what came after (rule P2).
     pub seen: Seq,
 }
@@ -109,7 +112,43 @@ pub struct Glance {
     pub recent: Vec<RecordSummary>,
 }
 
+/// Records that may have brought pages, of those that an opened log goes on with: older ones are asked for like any page.
+const BROUGHT_MAX: usize = 16;
+
 impl Opened {
+    /// What is known of each table and index as of that record, ascending by number.
+    pub fn objects(&self) -> Vec<ObjectMark> {
+        let stands = self.snapshot.iter().flat_map(|snapshot| &snapshot.objects);
+        let mut objects: BTreeMap<ObjectId, &ObjectMark> = stands.map(|mark| (mark.id, mark)).collect();
+        for op in &self.ops {
+            match op {
+                ManifestOp::Object(mark) if mark.object.is_none() => drop(objects.remove(&mark.id)),
+                ManifestOp::Object(mark) => drop(objects.insert(mark.id, mark)),
+                _ => {}
+            }
+        }
+        objects.into_values().cloned().collect()
+    }
+
+    /// Goes on by one record, which was found to follow.
+    pub(crate) fn extend(&mut self, record: &ReadRecord) -> Result<(), SerialBreak> {
+        follow(&mut self.sessions, record)?;
+        match &record.body {
+            // It repeats what earlier records did.
+            RecordBody::Index(index) => self.recent.clone_from(&index.recent),
+            body => self.ops.extend_from_slice(body.ops()),
+        }
+        if let RecordBody::Claim(claim) = &record.body {
+            self.meta = claim.volume.clone();
+        }
+        self.recent.push(record.summary());
+        self.brought.extend(brought_by(record, self.ops.len()));
+        self.brought.drain(..self.brought.len().saturating_sub(BROUGHT_MAX));
+        self.tail = advance(&self.tail, &record.envelope, &record.body);
+        self.seen = self.tail.seq;
+        Ok(())
+    }
+
     /// The part of it that a history needs.
     pub fn glance(&self) -> Glance {
         Glance { volume: self.meta.id, tail: self.tail.clone(), recent: self.recent.clone() }
@@ -144,6 +183,8 @@ pub fn advance(tail: &TailRow, envelope: &format::record::Envelope, body: &Recor
         // Another machine's WAL, or one that went on meanwhile.
         RecordBody::Claim(claim) => (next.owner, next.wal) = (Some(claim.owner.clone()), None),
         RecordBody::Release(_) => next.owner = None,
+        // Nobody writes it yet.
+        RecordBody::Fork(fork) => (next.owner, next.schema) = (None, fork.schema),
         RecordBody::Checkpoint(checkpoint) => {
             next.schema = checkpoint.schema.or(next.schema);
             if checkpoint.wal.is_some() || !header.lsns.is_empty() {
@@ -165,11 +206,47 @@ pub fn advance(tail: &TailRow, envelope: &format::record::Envelope, body: &Recor
 
 fn brought_by(record: &ReadRecord, ops: usize) -> Option<Brought> {
     match &record.body {
-        RecordBody::Checkpoint(checkpoint) if !checkpoint.pages.is_empty() => {
-            Some(Brought { figures: record.envelope.header.figures, pages: checkpoint.pages.clone(), ops })
+        RecordBody::Checkpoint(Checkpoint { pages, .. }) if !pages.is_empty() => {
+            Some(Brought { figures: record.envelope.header.figures, pages: pages.clone(), ops })
+        }
+        RecordBody::Fork(fork) if !fork.pages.is_empty() => {
+            Some(Brought { figures: record.envelope.header.figures, pages: fork.pages.clone(), ops })
         }
         _ => None,
     }
+}
+
+/// What a forked volume's rows begin with: of no record of its own, and otherwise a manifest snapshot like any.
+fn beginning(record: &ReadRecord) -> Option<Snapshot> {
+    let RecordBody::Fork(fork) = &record.body else { return None };
+    let before = tail_before_all();
+    Some(Snapshot {
+        volume: fork.volume.clone(),
+        seq: before.seq,
+        record: before.hash,
+        epoch: before.epoch,
+        incarnation: before.incarnation,
+        lsn: before.lsn,
+        time_ms: before.time_ms,
+        figures: fork.figures,
+        schema: None,
+        owner: None,
+        floor: before.floor,
+        shards: fork.shards.clone(),
+        rows: fork.rows.clone(),
+        skeleton: Skeleton::default(),
+        sessions: Vec::new(),
+        objects: Vec::new(),
+    })
+}
+
+/// What a record says of sessions follows from what was before it.
+fn follow(sessions: &mut Recorded, record: &ReadRecord) -> Result<(), SerialBreak> {
+    let end = record.envelope.header.lsns.last;
+    record.body.ops().iter().try_for_each(|op| match op {
+        ManifestOp::Session(mark) => sessions.follow(mark, end),
+        _ => Ok(()),
+    })
 }
 
 /// What records brought that an index sums up: those that it lists, and no other that stands in their place; without what a later one
@@ -269,12 +346,34 @@ impl Log {
     /// One record, body included; `None` when there is none at this place.
     pub async fn record(&self, seq: Seq) -> Result<Option<ReadRecord>, EngineError> {
         let path = keys::record(&self.name, seq);
-        let object = match self.remote.get(&path).await {
-            Ok(object) => object,
-            Err(RemoteError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        self.read(seq, object).await.map(Some)
+        let mut wrong = 0;
+        loop {
+            let object = match self.remote.get(&path).await {
+                Ok(object) => object,
+                Err(RemoteError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            match self.read(seq, object).await {
+                Err(error) if error.is_wrong() && self.remote.distrust(&path, wrong) => wrong += 1,
+                read => return read.map(Some),
+            }
+        }
+    }
+
+    /// A blob's bytes, all of them and those that it is named after, from wherever they are right.
+    pub(crate) async fn blob(&self, path: &ObjectPath, name: &BlobName) -> Result<Bytes, EngineError> {
+        let mut wrong = 0;
+        loop {
+            let bytes = self.remote.get(path).await?;
+            if format::hash::blob(&bytes) == name.hash {
+                return Ok(bytes);
+            }
+            if !self.remote.distrust(path, wrong) {
+                let detail = "its bytes are not those it is named after".into();
+                return Err(RemoteError::Corrupt { path: path.to_string(), detail }.into());
+            }
+            wrong += 1;
+        }
     }
 
     /// Verifies a record's bytes, and fetches its body where that is a blob.
@@ -288,7 +387,11 @@ impl Log {
                     Home::Own => &self.name,
                     Home::Other(name) => name,
                 };
-                Some(self.remote.get(&keys::blob(home, &blob.name)).await?)
+                let path = keys::blob(home, &blob.name);
+                let bytes = self.remote.get(&path).await?;
+                // What is wrong with it the header's hash says; another place is asked first.
+                let is_other = format::hash::blob(&bytes) != blob.name.hash && self.remote.distrust(&path, 0);
+                Some(if is_other { self.blob(&path, &blob.name).await? } else { bytes })
             }
         };
         let (envelope, body) = format::record::decode(&object, body.as_deref()).map_err(EngineError::damaged(&path))?;
@@ -308,7 +411,15 @@ impl Log {
         };
         match object {
             Ok(object) => {
-                let envelope = format::record::open(&object).map_err(EngineError::damaged(&path))?;
+                let envelope = match format::record::open(&object) {
+                    Ok(envelope) => envelope,
+                    Err(error) if self.remote.distrust(&path, 0) => {
+                        tracing::debug!(%error, %path, "is read from another place");
+                        let object = self.remote.get(&path).await?;
+                        format::record::open(&object).map_err(EngineError::damaged(&path))?
+                    }
+                    Err(error) => return Err(EngineError::damaged(&path)(error)),
+                };
                 self.stands_at(seq, &envelope)?;
                 Ok(Some(envelope))
             }
@@ -345,12 +456,18 @@ impl Log {
     /// A manifest snapshot; `None` when there is none for this record.
     pub async fn snapshot(&self, seq: Seq) -> Result<Option<Snapshot>, EngineError> {
         let path = keys::snapshot(&self.name, seq);
-        let bytes = match self.remote.get(&path).await {
-            Ok(bytes) => bytes,
-            Err(RemoteError::Missing { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let mut wrong = 0;
+        let snapshot = loop {
+            let bytes = match self.remote.get(&path).await {
+                Ok(bytes) => bytes,
+                Err(RemoteError::Missing { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            match format::snapshot::decode(&bytes).map_err(EngineError::damaged(&path)) {
+                Err(error) if error.is_wrong() && self.remote.distrust(&path, wrong) => wrong += 1,
+                snapshot => break snapshot?,
+            }
         };
-        let snapshot = format::snapshot::decode(&bytes).map_err(EngineError::damaged(&path))?;
         if snapshot.seq != seq {
             return Err(self.inconsistent(format!("{path} says that it is the snapshot of record {}", snapshot.seq)));
         }
@@ -371,20 +488,59 @@ impl Log {
             .collect())
     }
 
+    /// What a forked volume's rows begin with, as long as its first record is there; `None` where it is no fork.
+    pub async fn beginning(&self) -> Result<Option<Snapshot>, EngineError> {
+        let missing =
+            || EngineError::Remote(RemoteError::Missing { path: keys::record(&self.name, Seq(1)).to_string() });
+        Ok(beginning(&self.record(Seq(1)).await?.ok_or_else(missing)?))
+    }
+
+    /// The manifest snapshots that stand before a record, ascending. Before the newest prune's floor they are the restore points that a
+    /// coarser history left, and what pins hold.
+    pub async fn standing_before(&self, seq: Seq) -> Result<Vec<Seq>, EngineError> {
+        if seq <= Seq(1) {
+            return Ok(Vec::new());
+        }
+        let after = keys::snapshot(&self.name, seq);
+        let listed = self.remote.list(&keys::folder(&self.name, Folder::Snapshots), Some(&after), usize::MAX).await?;
+        let seqs = listed.iter().rev().filter_map(|meta| match ObjectKey::parse(&meta.path) {
+            Some((_, ObjectKey::Snapshot(seq))) => Some(seq),
+            _ => None,
+        });
+        Ok(seqs.collect())
+    }
+
+    /// A record that is gone.
+    pub(crate) fn gone(&self, seq: Seq) -> EngineError {
+        RemoteError::Missing { path: keys::record(&self.name, seq).to_string() }.into()
+    }
+
     /// Opens the log at a manifest snapshot alone, as a named snapshot keeps it: no record is needed.
     pub async fn open_snapshot(&self, seq: Seq) -> Result<Option<Opened>, EngineError> {
         let Some(snapshot) = self.snapshot(seq).await? else { return Ok(None) };
-        self.chain(Some(snapshot), Vec::new(), 0, Vec::new(), seq).await.map(Some)
+        self.chain(snapshot.volume.clone(), Some(snapshot), Vec::new(), 0, Vec::new(), seq).map(Some)
     }
 
     pub(crate) fn inconsistent(&self, detail: String) -> EngineError {
         EngineError::Inconsistent { volume: self.url(), detail }
     }
 
+    pub(crate) fn serials(&self, source: SerialBreak) -> EngineError {
+        EngineError::Serials { volume: self.url(), source }
+    }
+
     /// Opens the log at its newest record; `None` when there is no such volume.
     ///
     /// Two rounds: head and the newest name, then everything those name.
     pub async fn open(&self) -> Result<Option<Opened>, EngineError> {
+        Ok(self.open_beside(|_| std::future::ready(())).await?.map(|(opened, _)| opened))
+    }
+
+    /// The same, and beside the second round does something of its own by what the head says.
+    pub(crate) async fn open_beside<T, F: Future<Output = T>>(
+        &self,
+        beside: impl Fn(&Head) -> F,
+    ) -> Result<Option<(Opened, Option<T>)>, EngineError> {
         for left in (0..OPENS_MAX).rev() {
             let (head, newest) = futures::future::try_join(self.head(), self.newest()).await?;
             let Some(tail) = newest else {
@@ -397,12 +553,13 @@ impl Log {
             };
             // A head beyond the tail is no hint.
             let hint = head.filter(|head| head.snapshot.seq <= tail);
-            match self.open_with(tail, hint).await {
+            let beside = futures::future::OptionFuture::from(hint.as_ref().map(&beside));
+            match futures::future::join(Box::pin(self.open_with(tail, hint)), beside).await {
                 // A slow reader: what was newest was pruned meanwhile, and something newer is there.
-                Err(error) if left > 0 && is_missing(&error) && self.newest().await? != Some(tail) => {
+                (Err(error), _) if left > 0 && is_missing(&error) && self.newest().await? != Some(tail) => {
                     tracing::info!(volume = %self.name, %error, "pruned while it was being opened: opening again");
                 }
-                opened => return opened.map(Some),
+                (opened, done) => return opened.map(|opened| Some((opened, done))),
             }
         }
         Ok(None)
@@ -422,7 +579,9 @@ impl Log {
     /// so that nothing is read that grows with the change.
     async fn entry(&self, seq: Seq) -> Result<Option<Entry>, EngineError> {
         let Some(envelope) = self.envelope(seq).await? else { return Ok(None) };
-        if matches!(envelope.kind, RecordKind::Checkpoint | RecordKind::Coalesce | RecordKind::Segment) {
+        let grows =
+            [RecordKind::Checkpoint, RecordKind::Gap, RecordKind::Coalesce, RecordKind::Segment, RecordKind::Fork];
+        if grows.contains(&envelope.kind) {
             return Ok(Some((envelope, RecordBody::Coalesce(Coalesce { ops: Vec::new() }))));
         }
         Ok(self.record(seq).await?.map(|record| (record.envelope, record.body)))
@@ -524,7 +683,12 @@ impl Log {
     }
 
     /// Everything between a manifest snapshot and a record, in one round. `None` when the record knows a newer snapshot.
-    async fn load(&self, start: Seq, inline: Option<Snapshot>, tail: Seq) -> Result<Option<Opened>, EngineError> {
+    pub(crate) async fn load(
+        &self,
+        start: Seq,
+        inline: Option<Snapshot>,
+        tail: Seq,
+    ) -> Result<Option<Opened>, EngineError> {
         let walk = index_walk(start, tail);
         let wanted: Vec<Seq> = walk.indexes.iter().chain(&walk.records).copied().collect();
         let snapshot = async {
@@ -554,17 +718,36 @@ impl Log {
             .filter_map(|record| async move { record })
             .collect::<Vec<ReadRecord>>();
         let before = async { Ok::<_, EngineError>(before.await) };
-        let (snapshot, records, before) = futures::future::try_join3(snapshot, records, before).await?;
+        // Where no manifest snapshot does, the first record tells which volume it is, and what a fork begins with.
+        let first = async {
+            if start > Seq::ZERO || walk.records.first() == Some(&Seq(1)) {
+                return Ok(None);
+            }
+            let path = || keys::record(&self.name, Seq(1)).to_string();
+            let first = self.record(Seq(1)).await?;
+            first.map(Some).ok_or_else(|| EngineError::Remote(RemoteError::Missing { path: path() }))
+        };
+        let all = Box::pin(futures::future::try_join4(snapshot, records, before, first));
+        let (snapshot, records, before, first) = all.await?;
+        let (meta, snapshot) = match (snapshot, first.as_ref().or(records.first())) {
+            (Some(snapshot), _) => (snapshot.volume.clone(), Some(snapshot)),
+            (None, Some(ReadRecord { body: RecordBody::Claim(claim), .. })) => (claim.volume.clone(), None),
+            (None, Some(record @ ReadRecord { body: RecordBody::Fork(fork), .. })) => {
+                (fork.volume.clone(), beginning(record))
+            }
+            (None, _) => return Err(self.inconsistent("its first record is no claim".to_owned())),
+        };
         // The snapshot of the tail itself is written after it, so that the tail does not know it.
         if records.last().is_some_and(|newest: &ReadRecord| newest.envelope.header.snapshot > start) {
             return Ok(None);
         }
-        self.chain(snapshot, records, walk.indexes.len(), before, tail).await.map(Some)
+        self.chain(meta, snapshot, records, walk.indexes.len(), before, tail).map(Some)
     }
 
     /// Checks that what was read is one chain and folds it.
-    async fn chain(
+    fn chain(
         &self,
+        meta: VolumeMeta,
         snapshot: Option<Snapshot>,
         records: Vec<ReadRecord>,
         indexes: usize,
@@ -573,7 +756,9 @@ impl Log {
     ) -> Result<Opened, EngineError> {
         let broken = |source| EngineError::Chain { volume: self.url(), source };
         let mut row = snapshot.as_ref().map_or_else(tail_before_all, tail_of);
-        let mut meta = snapshot.as_ref().map(|snapshot| snapshot.volume.clone());
+        let mut meta = meta;
+        let stands = snapshot.iter().flat_map(|snapshot| &snapshot.sessions);
+        let mut sessions = Recorded::of(stands.cloned());
         let mut ops = Vec::new();
         let mut recent: Vec<RecordSummary> = Vec::new();
         let mut brought: Vec<Brought> = Vec::new();
@@ -587,14 +772,14 @@ impl Log {
                 recent.clone_from(&index.recent);
                 recent.push(record.summary());
             } else {
-                let volume = meta.as_ref().map(|meta| meta.id).or(row_volume(&records, at));
-                let end = Link { volume, seq: row.seq, hash: row.hash, epoch: row.epoch, lsn: row.lsn };
+                let end = Link { volume: Some(meta.id), seq: row.seq, hash: row.hash, epoch: row.epoch, lsn: row.lsn };
                 follows(&end, header, record.envelope.kind).map_err(broken)?;
                 recent.push(record.summary());
             }
             if let RecordBody::Claim(claim) = &record.body {
-                meta = Some(claim.volume.clone());
+                meta = claim.volume.clone();
             }
+            follow(&mut sessions, record).map_err(|source| self.serials(source))?;
             row = advance(&row, &record.envelope, &record.body);
             ops.extend_from_slice(record.body.ops());
             if at + 1 == indexes {
@@ -605,16 +790,6 @@ impl Log {
         if row.seq != tail {
             return Err(self.inconsistent(format!("the log was opened at record {} instead of {tail}", row.seq)));
         }
-        let meta = match meta {
-            Some(meta) => meta,
-            // Only index records were read: the volume is told by its first claim, or by a manifest snapshot where that was
-            // pruned.
-            None => match self.record(Seq(1)).await?.map(|record| record.body) {
-                Some(RecordBody::Claim(claim)) => claim.volume,
-                Some(_) => return Err(self.inconsistent("its first record is no claim".to_owned())),
-                None => return Err(RemoteError::Missing { path: keys::record(&self.name, Seq(1)).to_string() }.into()),
-            },
-        };
         if records.iter().any(|record| record.envelope.header.volume != meta.id) {
             return Err(self.inconsistent(format!("records of another volume stand in the log of {}", meta.id)));
         }
@@ -627,7 +802,7 @@ impl Log {
                 ),
             });
         }
-        Ok(Opened { meta, tail: row, snapshot, ops, recent, brought, seen: tail })
+        Ok(Opened { meta, tail: row, snapshot, ops, recent, brought, sessions, seen: tail })
     }
 
     /// An index does not follow from the record read before it, so that other things are checked: that nothing is missing
@@ -657,48 +832,6 @@ impl Log {
             return Ok(());
         }
         Err(EngineError::Chain { volume: self.url(), source: littoral_plan::ChainBreak::Hash { seq: header.seq } })
-    }
-
-    /// The newest record whose last commit is `lsn`, looking in a log opened at its tail. Rounds of parallel probes: the
-    /// depth grows with the logarithm of the log's length to the base of `PROBES`.
-    pub async fn locate(&self, opened: &Opened, lsn: Lsn) -> Result<Option<RecordSummary>, EngineError> {
-        if lsn > opened.tail.lsn {
-            return Ok(None);
-        }
-        let stands = |entry: &&RecordSummary| entry.seq >= opened.tail.floor;
-        let mut known: BTreeMap<Seq, RecordSummary> =
-            opened.recent.iter().filter(stands).map(|entry| (entry.seq, entry.clone())).collect();
-        // A log opened at its newest manifest snapshot knows no records at all, only that its tail is not the answer.
-        let oldest = known.first_key_value().map(|(seq, entry)| (*seq, entry.lsns.last));
-        let (oldest, last) = oldest.unwrap_or((opened.tail.seq.next(), opened.tail.lsn.next()));
-        if last > lsn {
-            // The answer lies in low..high; the record at `high` is beyond it.
-            let (mut low, mut high) = (opened.tail.floor.0.max(1), oldest.0);
-            while low < high {
-                let range = (low, high);
-                let step = (high - low).div_ceil(PROBES);
-                let probes: Vec<Seq> =
-                    (low..high).step_by(usize::try_from(step).unwrap_or(usize::MAX)).map(Seq).collect();
-                let found: Vec<Option<format::record::Envelope>> = stream::iter(probes)
-                    .map(|seq| self.envelope(seq))
-                    .buffered(RECORDS_IN_FLIGHT)
-                    .try_collect()
-                    .await?;
-                for entry in found.iter().flatten().map(summary) {
-                    if entry.lsns.last <= lsn {
-                        low = low.max(entry.seq.0);
-                    } else {
-                        high = high.min(entry.seq.0);
-                    }
-                    known.insert(entry.seq, entry);
-                }
-                // Without progress the records in question are gone.
-                if step == 1 || range == (low, high) {
-                    break;
-                }
-            }
-        }
-        Ok(known.into_values().filter(|entry| entry.lsns.last == lsn).max_by_key(|entry| entry.seq))
     }
 
     /// Up to `max` records before `before`, newest first: what a history shows a page of.
@@ -756,10 +889,6 @@ impl Log {
         }
         Ok(end)
     }
-}
-
-fn row_volume(records: &[ReadRecord], at: usize) -> Option<littoral_types::VolumeId> {
-    at.checked_sub(1).and_then(|before| records.get(before)).map(|record| record.envelope.header.volume)
 }
 
 pub(crate) fn is_missing(error: &EngineError) -> bool {

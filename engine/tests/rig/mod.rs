@@ -17,7 +17,7 @@ use littoral_ports::{
     SourceError,
 };
 use littoral_remote::{Counting, Op};
-use littoral_types::{ByteSpan, ChunkId, Compression, ObjectPath, PageCount, PageNo, PageSize};
+use littoral_types::{ByteSpan, ChunkId, Compression, Gap, ObjectPath, PageCount, PageNo, PageSize};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -42,12 +42,16 @@ pub struct Pages {
     pub page_size: PageSize,
     pub pages: Vec<Vec<u8>>,
     pub changed: Option<Vec<PageNo>>,
+    /// What the next checkpoint brings: so many commits, and why they cannot be told apart, where they cannot; made then.
+    pub commits: u64,
+    pub gap: Option<Gap>,
+    pub committed_ms: Option<u64>,
 }
 
 impl Pages {
     pub fn new(page_size: u64, count: usize) -> Self {
         let page_size = PageSize::new(page_size).unwrap();
-        let mut new = Self { page_size, pages: Vec::new(), changed: None };
+        let mut new = Self { page_size, pages: Vec::new(), changed: None, commits: 1, gap: None, committed_ms: None };
         new.resize(count);
         new
     }
@@ -85,6 +89,15 @@ impl PageSource for Pages {
     }
     fn changed(&self) -> Changed {
         self.changed.clone().map_or(Changed::Unknown, Changed::Pages)
+    }
+    fn commits(&self) -> u64 {
+        self.commits
+    }
+    fn gap(&self) -> Option<Gap> {
+        self.gap
+    }
+    fn committed_ms(&self) -> Option<u64> {
+        self.committed_ms
     }
     fn read(&mut self, page: PageNo, into: &mut [u8]) -> Result<(), SourceError> {
         into.copy_from_slice(&self.pages[page.index() as usize]);
@@ -179,6 +192,7 @@ pub fn components() -> Components {
         faults: Arc::new(NoFaults),
         quota: Arc::new(LocalQuota::unlimited()),
         progress: Arc::new(Silent),
+        account: Arc::new(littoral_ports::Uncounted),
     }
 }
 

@@ -52,7 +52,8 @@ impl fmt::Display for BlobName {
     }
 }
 
-/// Where a blob lives: in the volume that names it, or in one that it was forked from (rule P2).
+/// Where a blob lives: in the volume that names it, or in one that it was forked from (rule P2). The volume that names it is the one
+/// in whose folder the name stands: what is read out of another volume's object is rehomed ([`BlobRef::rehome`]).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Home {
     /// In the volume itself.
@@ -70,6 +71,15 @@ pub struct BlobRef {
     pub name: BlobName,
     /// Its size in bytes.
     pub len: u64,
+}
+
+impl BlobRef {
+    /// The same blob, seen from another volume than the one it was named in.
+    pub fn rehome(&mut self, from: &VolumeName) {
+        if self.home == Home::Own {
+            self.home = Home::Other(from.clone());
+        }
+    }
 }
 
 /// A run of bytes in an object.

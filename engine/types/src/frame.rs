@@ -194,6 +194,16 @@ impl FrameTable {
         (0..self.frame_count()).map(|frame| self.at(frame))
     }
 
+    /// Where the frames lie, without asking which pages they hold.
+    pub fn spans(&self) -> impl ExactSizeIterator<Item = ByteSpan> + Clone {
+        (0..self.frame_count()).map(|frame| self.spans.at(frame))
+    }
+
+    /// Whether it is known that each frame begins where the one before it ends. Where it is not, they may all the same.
+    pub fn touches(&self) -> bool {
+        matches!(self.spans, Spans::Touching { .. })
+    }
+
     fn at(&self, frame: usize) -> Frame<'_> {
         let pages = match &self.order {
             Order::Natural { first, count } => {

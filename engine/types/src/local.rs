@@ -1,8 +1,8 @@
 //! What a store keeps locally about its volumes.
 
 use crate::{
-    BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, RecordHash, RecordSummary,
-    SchemaSummary, Seq, VolumeFigures, VolumeId, VolumeMeta, WalMark,
+    BlobName, BlobRef, Epoch, Incarnation, Lsn, ManifestOp, Owner, PageIdentity, PageNo, PageOwner, RecordHash,
+    RecordSummary, SchemaSummary, Seq, TakenAway, VolumeFigures, VolumeId, VolumeMeta, WalMark,
 };
 
 /// Where a volume's log ends, as far as this store knows.
@@ -62,6 +62,8 @@ pub struct Intent {
     pub body: Option<(BlobName, u64)>,
     /// Identities to remember once it is published.
     pub identities: Vec<(PageNo, PageIdentity)>,
+    /// Whose pages are from then on, where that changed; `None` where that is not known.
+    pub owners: Option<Vec<(PageNo, PageOwner)>>,
 }
 
 /// A blob that a running job has staged, and perhaps uploaded: what a resumed job need not do again.
@@ -88,10 +90,13 @@ pub struct Change {
     pub volume: VolumeId,
     /// It brought the records after this one.
     pub after: Seq,
-    /// The records it brought, oldest first; where a rebuild took a sum for many, only the last ones. Never empty.
+    /// The records it brought, oldest first; where a rebuild took a sum for many, only the last ones. Empty only where `undone` says that
+    /// none came.
     pub records: Vec<RecordSummary>,
     /// What they did.
     pub ops: Vec<ManifestOp>,
+    /// Work that was cut off: its lease was taken away, and nothing of it is published.
+    pub undone: Option<TakenAway>,
 }
 
 impl Change {

@@ -35,5 +35,16 @@ pub enum PinPurpose {
     /// A lazy reader.
     Reader,
     /// A volume that was forked from here.
-    Fork(VolumeName),
+    Fork(Child),
+}
+
+/// A volume that was forked, as its parent knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    /// What it is called, under the same remote.
+    pub name: VolumeName,
+    /// Which volume that is. Where a first version wrote the pin nobody knows, and it is all zeros.
+    pub id: VolumeId,
+    /// The manifest snapshot whose rows it reads where they are; zero for none.
+    pub rows: Seq,
 }

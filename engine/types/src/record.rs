@@ -1,8 +1,8 @@
 //! Records of the remote log: the volume's truth, one struct a kind.
 
 use crate::{
-    BlobName, BlobRef, Epoch, Generation, Incarnation, Lsn, LsnRange, ManifestOp, PageCount, PageSize, RecordHash, Seq,
-    SkeletonPage, StoreId, VolumeId, VolumeMeta,
+    BlobName, BlobRef, ChunkRow, Epoch, Generation, Incarnation, Lsn, LsnRange, ManifestOp, PageCount, PageSize,
+    Position, RecordHash, Seq, ShardRef, SkeletonPage, StoreId, VolumeId, VolumeMeta, VolumeName,
 };
 use std::fmt;
 
@@ -24,11 +24,15 @@ pub enum RecordKind {
     Index = 6,
     /// What will be deleted.
     Prune = 7,
+    /// The same as a checkpoint, of commits that cannot be told apart (rule P9).
+    Gap = 8,
+    /// The volume begins as another one was.
+    Fork = 9,
 }
 
 impl RecordKind {
     /// All of them.
-    pub const ALL: [RecordKind; 7] = [
+    pub const ALL: [RecordKind; 9] = [
         RecordKind::Claim,
         RecordKind::Release,
         RecordKind::Segment,
@@ -36,7 +40,19 @@ impl RecordKind {
         RecordKind::Coalesce,
         RecordKind::Index,
         RecordKind::Prune,
+        RecordKind::Fork,
+        RecordKind::Gap,
     ];
+
+    /// Whether such a record's state is one that a restore ends at: the end of a batch of commits.
+    pub const fn is_restore_point(self) -> bool {
+        matches!(self, RecordKind::Segment | RecordKind::Checkpoint | RecordKind::Gap | RecordKind::Fork)
+    }
+
+    /// Whether such a record folds what segments brought: it is a checkpoint.
+    pub const fn folds(self) -> bool {
+        matches!(self, RecordKind::Checkpoint | RecordKind::Gap)
+    }
 
     /// The word users see.
     pub const fn word(self) -> &'static str {
@@ -48,6 +64,8 @@ impl RecordKind {
             RecordKind::Coalesce => "coalesce",
             RecordKind::Index => "index",
             RecordKind::Prune => "prune",
+            RecordKind::Gap => "gap",
+            RecordKind::Fork => "fork",
         }
     }
 }
@@ -133,7 +151,7 @@ pub enum RecordBody {
     Release(Release),
     /// See [`RecordKind::Segment`].
     Segment(Segment),
-    /// See [`RecordKind::Checkpoint`].
+    /// See [`RecordKind::Checkpoint`], and [`RecordKind::Gap`] where it says that there is one.
     Checkpoint(Checkpoint),
     /// See [`RecordKind::Coalesce`].
     Coalesce(Coalesce),
@@ -141,6 +159,8 @@ pub enum RecordBody {
     Index(Index),
     /// See [`RecordKind::Prune`].
     Prune(Prune),
+    /// See [`RecordKind::Fork`].
+    Fork(Box<Fork>),
 }
 
 impl RecordBody {
@@ -150,10 +170,12 @@ impl RecordBody {
             RecordBody::Claim(_) => RecordKind::Claim,
             RecordBody::Release(_) => RecordKind::Release,
             RecordBody::Segment(_) => RecordKind::Segment,
+            RecordBody::Checkpoint(Checkpoint { gap: Some(_), .. }) => RecordKind::Gap,
             RecordBody::Checkpoint(_) => RecordKind::Checkpoint,
             RecordBody::Coalesce(_) => RecordKind::Coalesce,
             RecordBody::Index(_) => RecordKind::Index,
             RecordBody::Prune(_) => RecordKind::Prune,
+            RecordBody::Fork(_) => RecordKind::Fork,
         }
     }
 
@@ -164,6 +186,7 @@ impl RecordBody {
             RecordBody::Segment(segment) => &segment.ops,
             RecordBody::Coalesce(coalesce) => &coalesce.ops,
             RecordBody::Index(index) => &index.ops,
+            RecordBody::Fork(fork) => &fork.ops,
             RecordBody::Claim(_) | RecordBody::Release(_) | RecordBody::Prune(_) => &[],
         }
     }
@@ -205,7 +228,7 @@ pub struct Commit {
     pub time_ms: u64,
     /// The database's size after it.
     pub page_count: PageCount,
-    /// Who made it and with which serial, for named sessions.
+    /// A place in the layout that nothing is written to: sessions are among the segment's operations, as of its last commit.
     pub session: Option<(String, u64)>,
 }
 
@@ -258,18 +281,75 @@ pub struct SchemaSummary {
 }
 
 /// Pages folded into chunks and deltas, up to the last LSN of the header.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// What changed.
     pub ops: Vec<ManifestOp>,
     /// What page 1 says.
     pub schema: Option<SchemaSummary>,
-    /// Sessions whose serial changed (rule P10).
+    /// A place in the layout that nothing is written to: sessions that changed (rule P10) are among the operations.
     pub sessions: Vec<(String, u64)>,
     /// Where the WAL stood: segments go on from there. `None` where nobody knows, or where there is no WAL.
     pub wal: Option<WalMark>,
     /// Pages that nearly every query needs, of those that changed, as of this record: whoever opens the volume has them then.
     pub pages: Vec<SkeletonPage>,
+    /// Why its commits cannot be told apart, where they cannot: between the restore point before it and its own nothing is known.
+    pub gap: Option<Gap>,
+}
+
+/// Commits that cannot be told apart (rule P9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Why.
+    pub reason: GapReason,
+    /// When the first of them was made, milliseconds since 1970, or earlier: until then the state before is the one. Zero where nobody
+    /// knows.
+    pub since_ms: u64,
+}
+
+/// Why commits cannot be told apart. Numbers are persisted and never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum GapReason {
+    /// Too much waited to be shipped commit by commit: capture was dropped, or all of it folded.
+    Room = 1,
+    /// A WAL started over, or went, with something in it that nobody had shipped or copied.
+    Lost = 2,
+    /// Somebody wrote past the VFS.
+    Foreign = 3,
+    /// Nobody kept track: a machine or the last process died, or the tracker was lost.
+    Untracked = 4,
+    /// They came by a rollback journal, which holds none, and waited.
+    Journal = 5,
+}
+
+impl GapReason {
+    /// All of them.
+    pub const ALL: [GapReason; 5] =
+        [GapReason::Room, GapReason::Lost, GapReason::Foreign, GapReason::Untracked, GapReason::Journal];
+
+    /// The word that programs see.
+    pub const fn word(self) -> &'static str {
+        match self {
+            GapReason::Room => "room",
+            GapReason::Lost => "lost",
+            GapReason::Foreign => "foreign",
+            GapReason::Untracked => "untracked",
+            GapReason::Journal => "journal",
+        }
+    }
+}
+
+impl fmt::Display for GapReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GapReason::Room => "too much waited to travel commit by commit",
+            GapReason::Lost => "a WAL started over before its commits were shipped or copied",
+            GapReason::Foreign => "somebody wrote without Littoral",
+            GapReason::Untracked => "a machine or a process died, and nobody had kept track",
+            GapReason::Journal => "they waited, and a rollback journal keeps none apart",
+        })
+    }
 }
 
 /// Deltas folded into fewer; no page changes.
@@ -332,4 +412,43 @@ pub struct Prune {
     pub blobs: Vec<BlobName>,
     /// Manifest snapshots that go.
     pub snapshots: Vec<Seq>,
+}
+
+/// A volume begins as another one was at one of its records: always the first record, and all of the term that it ends. The parent's
+/// blobs stay where they are, and every name of one says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The new volume. Its page identities are keyed as the parent's (rule P13).
+    pub volume: VolumeMeta,
+    /// Who made it. Nobody writes it yet.
+    pub made_by: Owner,
+    /// Where it comes from.
+    pub parent: Parent,
+    /// As of the state that the rows are of: the parent's manifest snapshot.
+    pub figures: VolumeFigures,
+    /// Where those rows are.
+    pub shards: Vec<ShardRef>,
+    /// Those rows, all of them, where they are few. Else none.
+    pub rows: Vec<ChunkRow>,
+    /// What the parent did from there to the state that this begins with.
+    pub ops: Vec<ManifestOp>,
+    /// As of the state that this begins with.
+    pub schema: Option<SchemaSummary>,
+    /// Pages that nearly every query needs, as of the state that this begins with.
+    pub pages: Vec<SkeletonPage>,
+}
+
+/// The state of another volume that a fork begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// What it is called, under the same remote.
+    pub name: VolumeName,
+    /// Which volume that is.
+    pub id: VolumeId,
+    /// The record.
+    pub seq: Seq,
+    /// Its hash.
+    pub record: RecordHash,
+    /// The commit.
+    pub position: Position,
 }

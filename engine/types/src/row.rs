@@ -1,6 +1,9 @@
 //! A chunk's row: everything needed to find any page of it.
 
-use crate::{BlobRef, ChunkId, ChunkSpan, DeltaId, FrameTable, Generation, ManifestOp, PageCount, PageNo, PagePlace};
+use crate::{
+    BlobRef, ChunkId, ChunkSpan, DeltaId, FrameTable, Generation, LogRow, ManifestOp, PageCount, PageNo, PagePlace,
+    VolumeName,
+};
 
 /// A whole chunk in one blob.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,8 +22,8 @@ pub struct Base {
 
 impl Base {
     /// Whether a delta that was there before stays on top of it: what segments brought since the generation that it holds. Everything
-    /// else is in it. Only coalescing makes such a base, out of a chunk that no segment had touched when it began, and no manifest
-    /// snapshot is written before its record is: whoever has the base has all that stays on it.
+    /// else is in it. Only coalescing makes such a base, out of a chunk that no segment of its generation had touched when it was
+    /// planned, and no manifest snapshot is written before its record is: whoever has the base has all that stays on it.
     pub fn leaves(&self, delta: DeltaId) -> bool {
         delta.is_of_segment() && delta.generation() >= self.generation
     }
@@ -48,6 +51,8 @@ pub struct ChunkRow {
     pub base: Option<Base>,
     /// Newer pages, by ascending id.
     pub deltas: Vec<Delta>,
+    /// A segment of a log, which has no pages.
+    pub segment: Option<LogRow>,
 }
 
 /// The newest live version of a page.
@@ -66,7 +71,7 @@ pub struct Found<'a> {
 impl ChunkRow {
     /// A chunk of which nothing is known yet.
     pub const fn new(chunk: ChunkId) -> Self {
-        Self { chunk, base: None, deltas: Vec::new() }
+        Self { chunk, base: None, deltas: Vec::new(), segment: None }
     }
 
     /// The newest version of a page that no truncation has killed.
@@ -109,12 +114,22 @@ impl ChunkRow {
 
     /// Whether no version is left, so that a store can forget the row.
     pub fn is_empty(&self) -> bool {
-        self.base.is_none() && self.deltas.is_empty()
+        self.base.is_none() && self.deltas.is_empty() && self.segment.is_none()
     }
 
     /// The blobs it names.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
-        self.base.iter().map(|base| &base.blob).chain(self.deltas.iter().map(|delta| &delta.blob))
+        let pages = self.base.iter().map(|base| &base.blob).chain(self.deltas.iter().map(|delta| &delta.blob));
+        pages.chain(self.segment.iter().flat_map(LogRow::blobs))
+    }
+
+    /// The same row, seen from another volume than the one it was read in.
+    pub fn rehome(&mut self, from: &VolumeName) {
+        if let Some(segment) = &mut self.segment {
+            segment.rehome(from);
+        }
+        let base = self.base.iter_mut().map(|base| &mut base.blob);
+        base.chain(self.deltas.iter_mut().map(|delta| &mut delta.blob)).for_each(|blob| blob.rehome(from));
     }
 
     /// Does to this row what an operation on its chunk says. Operations on other chunks, and [`ManifestOp::Reshape`],
@@ -136,6 +151,8 @@ impl ChunkRow {
                 }
             }
             ManifestOp::Resize { page_count } => self.cut(*page_count),
+            ManifestOp::PutSegment { chunk, segment } if *chunk == self.chunk => self.segment = Some(segment.clone()),
+            ManifestOp::DropSegment { chunk } if *chunk == self.chunk => self.segment = None,
             _ => {}
         }
     }

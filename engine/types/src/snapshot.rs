@@ -1,8 +1,8 @@
 //! The manifest as one object, and the hint that points at the newest.
 
 use crate::{
-    BlobRef, ChunkId, ChunkRow, Epoch, IdentityKey, Incarnation, Lsn, Owner, PageNo, RecordHash, SchemaSummary, Seq,
-    VolumeFigures, VolumeId, VolumeName,
+    BlobRef, ChunkId, ChunkRow, Epoch, IdentityKey, Incarnation, Lsn, ObjectMark, Owner, PageNo, RecordHash,
+    SchemaSummary, Seq, SessionMark, VolumeFigures, VolumeId, VolumeName,
 };
 
 /// What kind of volume it is.
@@ -12,6 +12,15 @@ pub enum VolumeKind {
     Database,
     /// An append-only log.
     Log,
+}
+
+impl std::fmt::Display for VolumeKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            VolumeKind::Database => "database",
+            VolumeKind::Log => "log",
+        })
+    }
 }
 
 /// What never changes about a volume.
@@ -60,6 +69,10 @@ pub struct Snapshot {
     pub rows: Vec<ChunkRow>,
     /// Pages that nearly every query needs.
     pub skeleton: Skeleton,
+    /// How far each named session is that there is, ascending by name.
+    pub sessions: Vec<SessionMark>,
+    /// What is known of each table and index that there is, ascending by number.
+    pub objects: Vec<ObjectMark>,
 }
 
 /// Where the rows of up to 1,024 chunks are. Rows lie one after another in the shard blob, so that the lengths alone say

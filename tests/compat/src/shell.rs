@@ -241,13 +241,14 @@ impl Drop for Shell {
     }
 }
 
-/// What the machine's variables would say of a database.
+/// What the machine's variables would say of a database. Nothing is published unasked: tests count what is.
 pub fn without_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"LITTORAL_") {
             command.env_remove(name);
         }
     }
+    command.env("LITTORAL_SYNC_INTERVAL", "off");
 }
 
 /// Where a line of a script stands is no part of what went wrong.

@@ -350,6 +350,48 @@ fn s15_the_wal_starts_over_while_a_large_live_database_is_checkpointed_and_no_mi
 }
 
 #[test]
+fn s16_what_is_committed_while_a_checkpoint_is_made_travels_beside_it_and_no_mixture_comes_of_it() {
+    let (place, mut first) = large("wal", 40);
+    checkpoint(&mut first);
+    // A lot to fold, of which the object store has every commit.
+    for nth in 0..12 {
+        first.quietly(&format!("UPDATE big SET b = randomblob(15000) WHERE id % 60 = {nth};"));
+        first.run("PRAGMA littoral_sync;");
+    }
+    let mut slow = injected(&place, How::Littoral, "fsync,fdatasync:delay_enter=400000").unwrap();
+    let mut writer = place.shell(How::Littoral);
+    writer.run("PRAGMA synchronous = OFF; PRAGMA wal_autocheckpoint = 0;\n.timeout 60000");
+    slow.ask("PRAGMA littoral_checkpoint;");
+    let begun = Instant::now();
+    let is_at_work =
+        || fs::read_dir(place.file(".littoral/checkpoint_scratch")).is_ok_and(|mut jobs| jobs.next().is_some());
+    while !is_at_work() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint begins");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let (mut beside, mut count) = (Vec::new(), 0);
+    let answer = loop {
+        writer.quietly(STEP);
+        count += 1;
+        let there = writer.one("PRAGMA littoral_sync;");
+        match slow.answered() {
+            None => beside.push((there, count)),
+            Some(answer) => break answer,
+        }
+    };
+    println!("{} commits were there before the checkpoint was, after {:?}", beside.len(), begun.elapsed());
+    let position = position(&answer).unwrap_or_else(|why| panic!("{why}"));
+    assert!(!beside.is_empty(), "nothing travels until a checkpoint is made");
+    for (there, count) in beside {
+        assert_eq!(in_restored(&place, &there, EQUAL), ["ok", "1"], "{there}");
+        let found = in_restored(&place, &there, "SELECT min(v), max(v) FROM t;");
+        assert_eq!(found, [format!("{count}|{count}")], "{there} is not the commit that it was");
+    }
+    assert_eq!(in_restored(&place, &position, EQUAL), ["ok", "1"]);
+    assert_nothing_missed(&place, &mut writer, "afterwards");
+}
+
+#[test]
 fn s16_a_comparison_of_all_pages_under_writers_of_every_kind_is_of_one_commit() {
     for journal in ["wal", "truncate"] {
         let (place, mut maker) = large(journal, 30);

@@ -10,7 +10,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
 
+pub mod packages;
 pub mod told;
+pub mod writer;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -73,7 +75,7 @@ pub fn python() -> PathBuf {
     program("python").join("bin/python3")
 }
 
-/// A command in which nothing is set that a test did not set.
+/// A command in which nothing is set that a test did not set, except that nothing is published unasked: tests count what is.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -82,6 +84,7 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
             command.env_remove(name);
         }
     }
+    command.env("LITTORAL_SYNC_INTERVAL", "off");
     command
 }
 

@@ -84,7 +84,7 @@ fn questions_that_make_no_sense_are_answered_with_the_right_ones() {
     let published = files(&rig.remote());
     let cases: &[(&str, &[&str])] = &[
         ("PRAGMA littoral_chekpoint", &["littoral_chekpoint", "did you mean littoral_checkpoint"]),
-        ("PRAGMA littoral_zzz", &["littoral_zzz", "there are littoral_checkpoint"]),
+        ("PRAGMA littoral_zzz", &["littoral_zzz", "there are littoral_at, littoral_checkpoint"]),
         ("PRAGMA littoral_checkpoint('x')", &["littoral_checkpoint takes no value", "leave it out"]),
         ("PRAGMA littoral_status = 7", &["littoral_status takes no value"]),
         ("PRAGMA littoral_snapshot", &["a snapshot has a name", "littoral_snapshot = "]),
@@ -201,7 +201,7 @@ fn damage_on_this_machine_names_the_file_and_the_way_out() {
     // A sparse one is nothing without the map of what is here.
     let of_map = |rig: &Rig| {
         let tracker = rig.place.machine().join(".littoral/tracker");
-        let maps = files(&tracker).into_keys().filter(|path| path.extension().is_some_and(|end| end == "sparse1"));
+        let maps = files(&tracker).into_keys().filter(|path| path.extension().is_some_and(|end| end == "sparse2"));
         maps.collect::<Vec<_>>()
     };
     let rig = Rig::published();

@@ -2,13 +2,15 @@
 //! extension in it. Numbers may differ; words may not.
 //!
 //! A fenced block with a file's name behind its language is that file. An `sh` block is run, and the `text` block behind it is what it
-//! says. `sh install` is what `programs.sh` did.
+//! says. `sh install` is what `programs.sh` did; `sh wheel`, `sh npm` and `sh prefix` are what the rig does with our own packages; and `sh frameworks`
+//! needs what may not be had everywhere.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use littoral_hosts::packages::{frameworks, unpacked};
 use littoral_hosts::{built, command, program, room, said};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 struct Block {
     language: String,
@@ -57,6 +59,19 @@ fn try_page(name: &str) {
         path.iter().map(Path::new).chain(["/usr/local/bin", "/usr/bin", "/bin"].iter().map(Path::new)),
     );
     let (path, mut last, mut ran) = (path.unwrap(), None, 0);
+    let mut left_out = false;
+    let ours = unpacked();
+    let joined = |paths: &[PathBuf]| std::env::join_paths(paths).unwrap();
+    let shell = |body: &str, python: &[PathBuf]| {
+        let mut shell = command("bash");
+        shell.args(["-euc", &mine(body)]).current_dir(&here);
+        shell.env("PATH", &path).env("HOME", folder.path());
+        shell.env("PYTHONPATH", joined(python)).env("PYTHONDONTWRITEBYTECODE", "1");
+        shell.env("NODE_PATH", joined(&[node.join("node_modules"), ours.node.clone()]));
+        shell.env("PKG_CONFIG_PATH", ours.prefix.join("lib/pkgconfig"));
+        shell.env("LD_LIBRARY_PATH", ours.prefix.join("lib"));
+        Some(said(&mut shell))
+    };
     for Block { language, rest, body } in blocks(&page) {
         match (language.as_str(), rest.as_str()) {
             ("sh", "install") => {
@@ -67,13 +82,16 @@ fn try_page(name: &str) {
                     "{name}: {wanted} is not what is tried: {pinned}"
                 );
             }
+            ("sh", "wheel" | "npm" | "prefix") => {}
+            ("sh", "frameworks") => match frameworks() {
+                Some(frameworks) => last = shell(&body, &[ours.python.clone(), here.clone(), frameworks]),
+                None => left_out = true,
+            },
             ("sh", "") => {
-                let mut shell = command("bash");
-                shell.args(["-euc", &mine(&body)]).current_dir(&here);
-                shell.env("PATH", &path).env("NODE_PATH", node.join("node_modules")).env("HOME", folder.path());
-                last = Some(said(&mut shell));
+                last = shell(&body, std::slice::from_ref(&ours.python));
                 ran += 1;
             }
+            ("text", "") if left_out => left_out = false,
             ("text", "") => {
                 let told = last.take().expect("a text is what the commands before it say");
                 assert_eq!(words(&told), words(&mine(&body)), "{name}, after:\n{told}");
@@ -98,6 +116,11 @@ fn the_page_of_python() {
 #[test]
 fn the_page_of_apsw() {
     try_page("apsw.md");
+}
+
+#[test]
+fn the_page_of_c() {
+    try_page("c.md");
 }
 
 #[test]

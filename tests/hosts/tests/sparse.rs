@@ -91,7 +91,8 @@ fn of_processes_that_open_it_at_once_one_makes_the_file_and_all_read_the_same() 
     let sum = rig.run("first", "", SUM);
     for round in 0..3 {
         let machine = format!("far-{round}");
-        let mut first = rig.command(&machine, "", SUM);
+        // Whoever comes while the last one closes is told to wait, as by any SQLite.
+        let mut first = rig.command(&machine, "", &format!(".timeout 30000\n{SUM}"));
         let running: Vec<_> = (0..8)
             .map(|_| {
                 let script =

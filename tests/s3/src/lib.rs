@@ -8,6 +8,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod http;
+pub mod network;
+mod weather;
+
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::signer::Signer;
@@ -23,6 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Who may do everything.
 const WRITER: [&str; 2] = ["testkey", "testsecret"];
+/// The same one by another key.
+const ROTATED: [&str; 2] = ["rotatedkey", "rotatedsecret"];
 /// Who may only read.
 const READER: [&str; 2] = ["readkey", "readsecret"];
 /// The first install downloads 40 MB.
@@ -100,6 +106,11 @@ impl S3Server {
     /// one's own.
     pub fn env(&self) -> Vec<(&'static str, String)> {
         self.env_of(WRITER)
+    }
+
+    /// The same with the key that comes after that one.
+    pub fn rotated_env(&self) -> Vec<(&'static str, String)> {
+        self.env_of(ROTATED)
     }
 
     /// Variables under which everything may be read and nothing written.

@@ -43,6 +43,7 @@ pub fn check(server: &MemoryRemote, oracle: &Oracle, base: &Path, chance: &Chanc
             faults: Arc::new(NoFaults),
             quota: Arc::new(LocalQuota::unlimited()),
             progress: Arc::new(Silent),
+            account: Arc::new(littoral_ports::Uncounted),
         };
         let log = Log::new(copy, oracle.volume().clone());
         Check { log, oracle, components, base, chance }.all(depth).await

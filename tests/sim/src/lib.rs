@@ -16,6 +16,7 @@ pub mod check;
 pub mod database;
 pub mod life;
 pub mod machine;
+pub mod mutation;
 pub mod net;
 pub mod oracle;
 pub mod process;

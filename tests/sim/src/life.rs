@@ -215,13 +215,18 @@ async fn prune(machine: &mut Machine) {
     let keep = KeepPolicy { last: chance.between(1, 12), within_ms: chance.between(0, 5) * DAY_MS };
     let options = prune::Options { keep, grace_ms: PRUNE_GRACE_MS, dry_run: chance.per_mille(100) };
     let before = machine.around().oracle.points();
-    let done = machine.prune(&options).await;
+    let deletes = !machine.repacks || machine.chance.per_mille(700);
+    let done = if deletes { machine.prune(&options).await } else { machine.mark(&options).await };
     // It looked at its clock before now: what is old enough now need not have been then.
     let now = machine.clock.wall_ms();
     let floor = done.as_ref().ok().and_then(|done| done.as_ref()).map(|pruned| pruned.floor);
     judge(machine, "prune", done);
     if let Some(floor) = floor {
         kept_what_was_asked(machine, &before, keep, now, floor);
+    }
+    if machine.repacks && machine.is_open() {
+        let done = machine.repack().await;
+        judge(machine, "repack", done);
     }
 }
 

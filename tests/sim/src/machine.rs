@@ -8,18 +8,20 @@ use crate::process::{Process, SimFaults, SimManifest};
 use crate::time::SimClock;
 use crate::trace::Trace;
 use anyhow::Context;
+use littoral_engine::exec::beside::Nothing;
 use littoral_engine::exec::checkpoint::{self, Checkpointed};
 use littoral_engine::exec::coalesce::{Coalesced, coalesce};
-use littoral_engine::exec::prune::{self, Pruned};
+use littoral_engine::exec::prune::{self, How, Pruned};
+use littoral_engine::exec::repack::{Repacked, repack};
 use littoral_engine::exec::snapshot::{Written, snapshot_if_due, write_snapshot};
 use littoral_engine::log::Draft;
 use littoral_engine::log::pins::{Pinned, Wish};
 use littoral_engine::volume::release;
-use littoral_engine::{Components, EngineError, Log, Session, Stores, Target, open_for_writing};
+use littoral_engine::{Components, EngineError, Log, RepackPolicy, Session, Stores, Target, open_for_writing};
 use littoral_local::{LocalQuota, Store, StoreOptions};
-use littoral_ports::{Changed, Crash, MemoryManifest, Silent};
+use littoral_ports::{Changed, Clock, Crash, LeaseChange, Leased, Manifest, MemoryManifest, Silent};
 use littoral_types::{
-    Checkpoint, Compression, Epoch, FooterFigures, ManifestOp, PageNo, PinPurpose, RecordBody, Seq, SnapshotName,
+    Checkpoint, Compression, Epoch, Lease, ManifestOp, PageNo, PinPurpose, RecordBody, Retention, Seq, SnapshotName,
     VolumeName,
 };
 use std::collections::BTreeSet;
@@ -61,6 +63,8 @@ pub struct Machine {
     pub chance: Chance,
     /// It was copied, or is a copy, or lost its directory: the remote may hold records of its own store that it does not know.
     pub excused: bool,
+    /// Whether its prunes are followed by moves out of packs that are mostly dead, and some of them delete nothing.
+    pub repacks: bool,
     around: Surroundings,
     dir: PathBuf,
     manifest: MemoryManifest,
@@ -104,6 +108,7 @@ impl Machine {
             entropy: Arc::new(Chance::stream(around.seed, &format!("entropy {name}"))),
             chance,
             excused: false,
+            repacks: false,
             around: around.clone(),
             dir,
             manifest: MemoryManifest::new(),
@@ -132,6 +137,7 @@ impl Machine {
             faults: Arc::new(SimFaults(process.clone())),
             quota: Arc::new(LocalQuota::unlimited()),
             progress: Arc::new(Silent),
+            account: Arc::new(littoral_ports::Uncounted),
         }
     }
 
@@ -167,7 +173,7 @@ impl Machine {
         let (oracle, kept) = (self.around.oracle.clone(), self.manifest.clone());
         let stores = Stores {
             store: self.store()?,
-            manifest: Arc::new(SimManifest { kept, process: process.clone(), oracle }),
+            manifest: Arc::new(SimManifest { kept, process: process.clone(), oracle, net: self.around.net.clone() }),
             remote: Arc::new(SimRemote::new(self.around.net.clone(), process.clone())),
         };
         let target = Target { database: self.dir.join("app.db"), volume: None, takeover, fencing: true };
@@ -177,6 +183,21 @@ impl Machine {
         self.watched = None;
         self.open = Some(Open { session, process });
         Ok(finished)
+    }
+
+    /// When the running process reaches this point, somebody takes away whatever leases there are.
+    pub fn loses_leases_at(&self, point: &'static str) {
+        let (kept, at_ms) = (self.manifest.clone(), self.clock.wall_ms());
+        let takes = move || {
+            for Lease { token, .. } in kept.leases().into_iter().flatten() {
+                let (by, why) = ("a test".to_owned(), "it hangs".to_owned());
+                let taken = kept.lease(&LeaseChange::TakeAway { token, at_ms, by, why, is_forced: true });
+                assert!(matches!(taken, Ok(Leased::Over(_))), "{taken:?}");
+            }
+        };
+        if let Some(process) = self.process() {
+            process.meanwhile_at(point, takes);
+        }
     }
 
     /// Ends the process in order.
@@ -292,11 +313,8 @@ impl Machine {
         let figures = session.writer.row().tail.figures;
         let ops = vec![ManifestOp::Resize { page_count: figures.page_count }];
         let draft = Draft {
-            body: RecordBody::Checkpoint(Checkpoint { ops, schema: None, sessions, wal: None, pages: Vec::new() }),
             commits: 1,
-            figures,
-            added: FooterFigures::default(),
-            identities: Vec::new(),
+            ..Draft::of(RecordBody::Checkpoint(Checkpoint { ops, sessions, ..Checkpoint::default() }), figures)
         };
         let done = unless_killed(&process, session.writer.publish(draft)).await;
         let seq = self.buried(done)?;
@@ -336,6 +354,25 @@ impl Machine {
     pub async fn prune(&mut self, options: &prune::Options) -> Result<Option<Pruned>, EngineError> {
         let (session, process) = self.session()?;
         let done = unless_killed(&process, prune::prune(&mut session.writer, options)).await;
+        self.buried(done)
+    }
+
+    /// Prunes as who may not delete: what may go is left.
+    pub async fn mark(&mut self, options: &prune::Options) -> Result<Option<Pruned>, EngineError> {
+        let how = How { deletes: false, marked: None };
+        let retention = Retention::all_within(0);
+        let (session, process) = self.session()?;
+        let done = unless_killed(&process, prune::prune_as(&mut session.writer, options, &retention, how)).await;
+        self.buried(done)
+    }
+
+    /// Moves what lives in packs that are mostly dead, however small.
+    pub async fn repack(&mut self) -> Result<Repacked, EngineError> {
+        let policy = RepackPolicy { dead_bytes_min: 1 };
+        let (session, process) = self.session()?;
+        let mut nothing = Nothing;
+        let doing = repack(&mut session.writer, &session.scratch, Compression::Zstd, policy, &mut nothing);
+        let done = unless_killed(&process, doing).await;
         self.buried(done)
     }
 
@@ -409,6 +446,15 @@ impl Machine {
         self.watched = None;
         match fs::remove_dir_all(self.store_dir()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("a store's directory"),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was staged goes.
+    pub fn lose_scratch(&mut self) -> anyhow::Result<()> {
+        self.kill();
+        match fs::remove_dir_all(self.store_dir().join("checkpoint_scratch")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("the scratch"),
             _ => Ok(()),
         }
     }

@@ -20,6 +20,9 @@ struct Arguments {
     /// One seed after another until one fails.
     #[arg(long)]
     forever: bool,
+    /// Prunes are followed by moves out of packs, and some delete nothing.
+    #[arg(long)]
+    repacks: bool,
     /// Shows the trace.
     #[arg(long)]
     trace: bool,
@@ -30,7 +33,13 @@ fn main() -> anyhow::Result<()> {
     let last = if arguments.forever { u64::MAX } else { arguments.seed.saturating_add(arguments.seeds) };
     for seed in arguments.seed..last {
         let began = Instant::now();
-        let settings = Settings { seed, steps: arguments.steps, loud: arguments.trace };
+        let settings = Settings {
+            seed,
+            steps: arguments.steps,
+            loud: arguments.trace,
+            mutation: None,
+            repacks: arguments.repacks,
+        };
         let done = run(settings)?;
         if let Some(failure) = done.failure {
             bail!(

@@ -2,6 +2,7 @@
 //! nobody waits for them any more. All drawn from the seed.
 
 use crate::chance::Chance;
+use crate::mutation::Lies;
 use crate::oracle::Oracle;
 use crate::process::{Event, Process};
 use crate::time::DAY_MS;
@@ -119,6 +120,7 @@ pub struct Net {
     trace: Arc<Trace>,
     chance: Chance,
     state: Mutex<State>,
+    lies: Mutex<Lies>,
 }
 
 #[derive(Default)]
@@ -162,11 +164,16 @@ impl Net {
             trace,
             chance,
             state: Mutex::new(state),
+            lies: Mutex::default(),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn lies(&self) -> MutexGuard<'_, Lies> {
+        self.lies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on.
@@ -296,6 +303,9 @@ impl SimRemote {
             // The dead send nothing, and whoever waits for them is dropped.
             futures::future::pending::<()>().await;
         }
+        if op != Op::PutNew && op != Op::Upload {
+            self.net.before_request(&process.name);
+        }
         self.net.gate(process, op, path, When::Before).await;
         let mut plan = self.net.plan(op);
         let machine = process.name.split('.').next().unwrap_or_default().to_owned();
@@ -368,7 +378,7 @@ impl SimRemote {
         let shown = format!("wrote {} bytes, {:016x}", bytes.len(), crc64(&bytes));
         let serve = move |net: &Net| {
             let written = match op {
-                Op::PutNew => now(net.server.put_new(&own, bytes.clone())),
+                Op::PutNew if !net.goes_over(&who, &own) => now(net.server.put_new(&own, bytes.clone())),
                 _ => now(net.server.put(&own, bytes.clone())),
             };
             if written.is_ok() {
@@ -381,7 +391,7 @@ impl SimRemote {
 }
 
 /// The answer of a store in memory, which never waits.
-fn now<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
+pub(crate) fn now<T>(answer: impl Future<Output = Result<T, RemoteError>>) -> Result<T, RemoteError> {
     let waits = || Err(RemoteError::Settings("a store in memory waited".to_owned()));
     answer.now_or_never().unwrap_or_else(waits)
 }
@@ -411,6 +421,7 @@ impl Remote for SimRemote {
     }
 
     async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
+        self.net.before_put_new(&self.process.name, path, &bytes);
         match self.write(Op::PutNew, path, bytes).await {
             Err(RemoteError::Unavailable { detail, .. }) if detail.contains("Lost") => {
                 Err(RemoteError::Unknown { path: path.clone(), detail })
@@ -425,12 +436,28 @@ impl Remote for SimRemote {
         if crc64(&whole) != body.crc64() {
             return Err(RemoteError::changed_before_upload(path));
         }
-        self.write(Op::Upload, path, BytesMut::from(&whole[..]).freeze()).await
+        let bytes = BytesMut::from(&whole[..]).freeze();
+        if self.net.uploads_later(&self.process.name, path, &bytes) {
+            return Ok(());
+        }
+        self.write(Op::Upload, path, bytes).await?;
+        self.net.uploaded(&self.process.name, path);
+        Ok(())
     }
 
     async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
         let (own, after) = (folder.to_owned(), after.cloned());
-        let serve = move |net: &Net| now(net.server.list(&own, after.as_ref(), max));
+        let (who, is_newest) = (self.process.name.clone(), after.is_none());
+        let serve = move |net: &Net| {
+            let listed = match net.shows(&who, &own) {
+                Some(shown) => shown,
+                None => now(net.server.list(&own, after.as_ref(), max))?,
+            };
+            if is_newest {
+                net.looked(&who, &own, &listed);
+            }
+            Ok(listed)
+        };
         self.request(Op::List, folder, serve, |listed| format!("{} names", listed.len())).await
     }
 
@@ -448,7 +475,8 @@ impl Remote for SimRemote {
             let shown = some.iter().map(ObjectPath::as_str).collect::<Vec<_>>().join(" ");
             let serve = move |net: &Net| {
                 some.iter().for_each(|path| net.oracle.deletes(path, &who));
-                now(net.server.delete(&some))
+                now(net.server.delete(&some))?;
+                net.deleted(&some)
             };
             self.request(Op::Delete, first.as_str(), serve, move |()| shown.clone()).await?;
         }

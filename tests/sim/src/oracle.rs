@@ -60,6 +60,7 @@ struct State {
     floor: Seq,
     doomed_blobs: BTreeMap<BlobName, Seq>,
     doomed_snapshots: BTreeSet<Seq>,
+    named_blobs: BTreeSet<BlobName>,
     strays: BTreeMap<Seq, RecordHash>,
     /// What processes are about to publish, by machine.
     working_on: BTreeMap<String, Image>,
@@ -107,7 +108,7 @@ impl Oracle {
         let mut state = self.state();
         let machine = process.name.split('.').next().unwrap_or_default().to_owned();
         let image = state.working_on.get(&machine).cloned();
-        let image = image.filter(|_| envelope.kind == RecordKind::Checkpoint);
+        let image = image.filter(|_| envelope.kind.folds());
         // An intent that is found again stands for what it stood for.
         state.intended.entry(envelope.hash).or_insert((machine, image));
     }
@@ -140,6 +141,7 @@ impl Oracle {
             BodyPlace::Blob(blob) => Some(self.lies_there(server, &state, blob)?),
         };
         let (_, body) = format::record::decode(bytes, body.as_deref()).map_err(|error| error.to_string())?;
+        let mut named = Vec::new();
         for op in body.ops() {
             let blob = match op {
                 ManifestOp::PutBase { base, .. } => &base.blob,
@@ -149,7 +151,9 @@ impl Oracle {
                 _ => continue,
             };
             self.lies_there(server, &state, blob)?;
+            named.push(blob.name);
         }
+        state.named_blobs.extend(named);
         let before = state.landed.get(&end.seq).cloned();
         let mut owner = before.as_ref().and_then(|before| before.owner.clone());
         match &body {
@@ -225,7 +229,7 @@ impl Oracle {
             ObjectKey::Snapshot(seq) => state.doomed_snapshots.contains(&seq),
             ObjectKey::Blob(name) => state.doomed_blobs.contains_key(&name),
             ObjectKey::Pin(_) | ObjectKey::Probe(_) => true,
-            ObjectKey::Head => false,
+            ObjectKey::Head | ObjectKey::Copy | ObjectKey::Promoted => false,
         };
         if !doomed {
             state.violations.push(format!("{by} deletes {path}, which no record doomed (P1)"));
@@ -268,6 +272,11 @@ impl Oracle {
     /// The snapshots that must be there.
     pub fn snapshots(&self) -> BTreeMap<SnapshotName, (Lsn, Image)> {
         self.state().named.clone()
+    }
+
+    /// Paths of the blobs that any record ever named.
+    pub fn named_blobs(&self) -> Vec<String> {
+        self.state().named_blobs.iter().map(|name| keys::blob(&self.volume, name).to_string()).collect()
     }
 
     /// The newest record.

@@ -1,5 +1,7 @@
 //! Processes that die: at a request, at a named fault point, before or after the manifest's disk said so.
 
+use crate::mutation::Mutation;
+use crate::net::Net;
 use crate::oracle::Oracle;
 use crate::trace::Trace;
 use littoral_ports::{Batch, Chunks, Crash, Faults, Manifest, ManifestError, MemoryManifest};
@@ -36,7 +38,12 @@ pub struct Process {
     killed: Notify,
     /// Manifest writes from now until the disk is full for one; zero for never.
     full_in: AtomicU64,
+    /// What happens once it reaches a named point.
+    meanwhile: Mutex<Option<(&'static str, Meanwhile)>>,
 }
+
+/// Done by somebody else.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +61,7 @@ impl Process {
             death: Mutex::default(),
             killed: Notify::new(),
             full_in: AtomicU64::new(0),
+            meanwhile: Mutex::default(),
         })
     }
 
@@ -65,6 +73,18 @@ impl Process {
     /// Its n-th write to the manifest from now finds the disk full.
     pub fn fill_disk_at(&self, commit: u64) {
         self.full_in.store(commit, Ordering::Relaxed);
+    }
+
+    /// When it reaches this point for the first time from now, somebody else does something.
+    pub fn meanwhile_at(&self, point: &'static str, does: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner) = Some((point, Box::new(does)));
+    }
+
+    fn passes(&self, point: &'static str) {
+        let mut meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, does)) = meanwhile.take_if(|(at, _)| *at == point) {
+            does();
+        }
     }
 
     /// Dies now.
@@ -145,8 +165,11 @@ pub struct SimFaults(pub Arc<Process>);
 
 impl Faults for SimFaults {
     fn reach(&self, point: &'static str) -> Result<(), Crash> {
-        if self.0.is_alive() && self.0.meets(Event::Point(point)) {
-            self.0.kill(point);
+        if self.0.is_alive() {
+            self.0.passes(point);
+            if self.0.meets(Event::Point(point)) {
+                self.0.kill(point);
+            }
         }
         if self.0.is_alive() { Ok(()) } else { Err(Crash(point)) }
     }
@@ -161,6 +184,8 @@ pub struct SimManifest {
     pub process: Arc<Process>,
     /// Told of every intent, so that it knows which content a record stands for.
     pub oracle: Arc<Oracle>,
+    /// Knows which step the process does wrongly.
+    pub net: Arc<Net>,
 }
 
 impl SimManifest {
@@ -196,7 +221,19 @@ impl Manifest for SimManifest {
         if let Some(Some(intent)) = &batch.intent {
             self.oracle.intended(&self.process, &intent.record);
         }
-        let change = self.kept.commit(volume, batch)?;
+        let stood = self.kept.leases()?;
+        let lost = batch.lease.filter(|token| stood.iter().all(|lease| lease.token != *token));
+        let change = match lost {
+            Some(_) if self.net.does(&self.process.name, Mutation::IntentWithoutLease) => {
+                self.kept.commit(volume, &Batch { lease: None, ..batch.clone() })?
+            }
+            _ => self.kept.commit(volume, batch)?,
+        };
+        if let Some(token) = lost {
+            let name = &self.process.name;
+            self.oracle
+                .violated(format!("{name} decided what is published under lease {token}, which was not its any more"));
+        }
         if self.process.meets(Event::AfterCommit) {
             self.process.kill("after a commit to its manifest");
             return Err(ManifestError::Failed("killed".to_owned()));
@@ -208,8 +245,16 @@ impl Manifest for SimManifest {
         self.kept.row(volume, chunk)
     }
 
+    fn has_base(&self, volume: &VolumeId, chunk: ChunkId) -> Result<bool, ManifestError> {
+        self.kept.has_base(volume, chunk)
+    }
+
     fn rows(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
         self.kept.rows(volume, from, max)
+    }
+
+    fn deltas(&self, volume: &VolumeId, from: ChunkId, max: usize) -> Result<Chunks, ManifestError> {
+        self.kept.deltas(volume, from, max)
     }
 
     fn newest_delta(&self, volume: &VolumeId, page: PageNo) -> Result<Option<DeltaId>, ManifestError> {
@@ -229,8 +274,52 @@ impl Manifest for SimManifest {
         self.kept.intent(volume)
     }
 
+    fn sessions(&self, volume: &VolumeId) -> Result<Vec<littoral_types::SessionMark>, ManifestError> {
+        self.kept.sessions(volume)
+    }
+
+    fn objects(&self, volume: &VolumeId) -> Result<Vec<littoral_types::ObjectMark>, ManifestError> {
+        self.kept.objects(volume)
+    }
+
+    fn owners(
+        &self,
+        volume: &VolumeId,
+        from: PageNo,
+        max: usize,
+    ) -> Result<Vec<littoral_types::PageOwner>, ManifestError> {
+        self.kept.owners(volume, from, max)
+    }
+
     fn job(&self, volume: &VolumeId) -> Result<Option<(Seq, Vec<StagedBlob>)>, ManifestError> {
         self.kept.job(volume)
+    }
+
+    fn leases(&self) -> Result<Vec<littoral_types::Lease>, ManifestError> {
+        self.kept.leases()
+    }
+
+    fn lease(&self, change: &littoral_ports::LeaseChange) -> Result<littoral_ports::Leased, ManifestError> {
+        self.dead()?;
+        self.kept.lease(change)
+    }
+
+    fn taken_away(&self, max: usize) -> Result<Vec<littoral_types::TakenAway>, ManifestError> {
+        self.kept.taken_away(max)
+    }
+
+    fn jobs_told(&self) -> Result<Vec<littoral_types::Job>, ManifestError> {
+        self.kept.jobs_told()
+    }
+
+    fn tell_job(&self, id: littoral_types::JobId, job: Option<&littoral_types::Job>) -> Result<(), ManifestError> {
+        self.dead()?;
+        self.kept.tell_job(id, job)
+    }
+
+    fn tell_jobs(&self, all: &[littoral_types::Job]) -> Result<(), ManifestError> {
+        self.dead()?;
+        self.kept.tell_jobs(all)
     }
 
     fn changes(&self, after: ChangeSeq, max: usize) -> Result<Vec<Change>, ManifestError> {

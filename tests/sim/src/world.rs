@@ -5,6 +5,7 @@ use crate::check::{Depth, check};
 use crate::database::Shape;
 use crate::life::live;
 use crate::machine::{DiskImage, Machine, Surroundings, volume};
+use crate::mutation::Mutation;
 use crate::net::{Net, Weather};
 use crate::oracle::Oracle;
 use crate::time::{DAY_MS, SimClock};
@@ -31,6 +32,10 @@ pub struct Settings {
     pub steps: u64,
     /// Shows the trace as it grows.
     pub loud: bool,
+    /// A step that all machines do wrongly.
+    pub mutation: Option<Mutation>,
+    /// Prunes are followed by moves out of packs that are mostly dead, and some of them delete nothing.
+    pub repacks: bool,
 }
 
 /// How a run went.
@@ -112,7 +117,10 @@ impl World {
 /// Runs a seed. An error is the simulator's own; what the engine did wrong is in [`Run::failure`].
 pub fn run(settings: Settings) -> anyhow::Result<Run> {
     let world = World::new(settings.seed, settings.loud)?;
-    let mut life = Life::new(&world, settings.seed)?;
+    if let Some(mutation) = settings.mutation {
+        world.around.net.mutate("", mutation);
+    }
+    let mut life = Life::new(&world, &settings)?;
     let failure = life.whole(settings.steps).err();
     let records = world.around.oracle.records().len();
     let trace = world.around.trace.text();
@@ -130,12 +138,15 @@ struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn new(world: &'a World, seed: u64) -> anyhow::Result<Self> {
+    fn new(world: &'a World, settings: &Settings) -> anyhow::Result<Self> {
+        let seed = settings.seed;
         let chance = Chance::stream(seed, "world");
         let mut machines = Vec::new();
         for name in ["a", "b", "c"].iter().take(chance.between(1, 4) as usize) {
             let shape = if chance.per_mille(100) { Shape::Wide } else { Shape::Small };
-            machines.push(Machine::new(&world.around, name, shape)?);
+            let mut machine = Machine::new(&world.around, name, shape)?;
+            machine.repacks = settings.repacks;
+            machines.push(machine);
         }
         let looking = Chance::stream(seed, "looking");
         Ok(Self { world, chance, looking, machines, backup: None, steps: 0 })

@@ -23,7 +23,7 @@ use littoral_sim::process::Death;
 use littoral_sim::time::DAY_MS;
 use littoral_sim::world::World;
 use littoral_types::limits::{INDEX_EVERY, PRUNE_GRACE_MS};
-use littoral_types::{Coalesce, Epoch, FooterFigures, Lsn, PinPurpose, RecordBody, RecordHash, RecordKind, Seq};
+use littoral_types::{Coalesce, Epoch, Lsn, PinPurpose, RecordBody, RecordHash, RecordKind, Seq};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -126,6 +126,33 @@ fn p01_what_an_interrupted_job_uploaded_is_used_as_long_as_nobody_doomed_it() {
         a.open(None).await.unwrap();
         let done = a.publish().await.unwrap().unwrap();
         assert_eq!((done.resumed, done.resumed), (done.blobs, 1));
+    });
+    all_is_well(&world);
+}
+
+/// A blob that no record names may be about to be named, by whoever uploads it just now: it is left alone until it is old.
+#[test]
+fn p01_an_orphan_goes_when_it_is_older_than_the_grace_and_not_before() {
+    let world = World::new(10_106, false).unwrap();
+    let mut a = machine(&world, "a");
+    world.runtime.block_on(async {
+        published(&mut a, 2).await;
+        a.commit();
+        die_in_a_checkpoint(&mut a, "checkpoint.uploaded").await;
+        a.database.clone_from(&world.around.oracle.tail().unwrap().image.unwrap());
+        let orphans = |world: &World| {
+            let known: Vec<String> = world.around.oracle.named_blobs();
+            let is_blob = |name: &&String| name.contains("/chunk/") || name.contains("/pack/");
+            names(world).iter().filter(is_blob).filter(|name| !known.contains(name)).count()
+        };
+        assert_eq!(orphans(&world), 1);
+        a.open(None).await.unwrap();
+        sleep(Duration::from_secs(23 * 3600)).await;
+        a.prune(&keep(1)).await.unwrap();
+        assert_eq!(orphans(&world), 1, "it is younger than a day");
+        sleep(Duration::from_secs(2 * 3600)).await;
+        a.prune(&keep(1)).await.unwrap().unwrap();
+        assert_eq!(orphans(&world), 0);
     });
     all_is_well(&world);
 }
@@ -656,7 +683,7 @@ async fn lengthen(a: &mut Machine, until: Seq) {
         let (session, _) = a.session().unwrap();
         let figures = session.writer.row().tail.figures;
         let body = RecordBody::Coalesce(Coalesce { ops: Vec::new() });
-        let draft = Draft { body, commits: 0, figures, added: FooterFigures::default(), identities: Vec::new() };
+        let draft = Draft::of(body, figures);
         session.writer.publish(draft).await.unwrap();
     }
 }

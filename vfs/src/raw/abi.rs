@@ -31,8 +31,12 @@ pub(crate) mod code {
 
     pub(crate) const OPEN_READONLY: c_int = 0x1;
     pub(crate) const OPEN_READWRITE: c_int = 0x2;
+    pub(crate) const OPEN_CREATE: c_int = 0x4;
+    pub(crate) const OPEN_DELETEONCLOSE: c_int = 0x8;
+    pub(crate) const OPEN_EXCLUSIVE: c_int = 0x10;
     pub(crate) const OPEN_URI: c_int = 0x40;
     pub(crate) const OPEN_MAIN_DB: c_int = 0x100;
+    pub(crate) const OPEN_TEMP_DB: c_int = 0x200;
     pub(crate) const OPEN_MAIN_JOURNAL: c_int = 0x800;
     pub(crate) const OPEN_WAL: c_int = 0x80000;
     pub(crate) const SYNC_FULL: c_int = 3;
@@ -42,6 +46,10 @@ pub(crate) mod code {
     pub(crate) const LOCK_NONE: c_int = 0;
     pub(crate) const LOCK_RESERVED: c_int = 2;
     pub(crate) const LOCK_EXCLUSIVE: c_int = 4;
+
+    /// Of a file that nobody changes: no locks, no journal, no WAL.
+    pub(crate) const IOCAP_IMMUTABLE: c_int = 0x2000;
+    pub(crate) const NOTICE: c_int = 27;
 
     pub(crate) const SHM_UNLOCK: c_int = 1;
     pub(crate) const SHM_LOCK: c_int = 2;
@@ -61,6 +69,19 @@ pub(crate) mod code {
     pub(crate) const UTF8: c_int = 1;
     pub(crate) const DIRECTONLY: c_int = 0x80000;
     pub(crate) const INDEX_CONSTRAINT_EQ: u8 = 2;
+    pub(crate) const INDEX_CONSTRAINT_GT: u8 = 4;
+    pub(crate) const INDEX_CONSTRAINT_LE: u8 = 8;
+    pub(crate) const INDEX_CONSTRAINT_LT: u8 = 16;
+    pub(crate) const INDEX_CONSTRAINT_GE: u8 = 32;
+
+    pub(crate) const TOOBIG: c_int = 18;
+    pub(crate) const CONSTRAINT_NOTNULL: c_int = 19 | 5 << 8;
+
+    pub(crate) const INTEGER: c_int = 1;
+    pub(crate) const FLOAT: c_int = 2;
+    pub(crate) const TEXT: c_int = 3;
+    pub(crate) const BLOB: c_int = 4;
+    pub(crate) const NULL: c_int = 5;
 }
 
 /// `sqlite3_file`: what SQLite sees of an open file.
@@ -159,7 +180,7 @@ pub(crate) struct IndexInfo {
     pub(crate) constraints: c_int,
     pub(crate) constraint: *const IndexConstraint,
     pub(crate) orders: c_int,
-    pub(crate) order: *const c_void,
+    pub(crate) order: *const IndexOrder,
     pub(crate) usage: *mut IndexUsage,
     pub(crate) index_number: c_int,
     pub(crate) index_text: *mut c_char,
@@ -178,6 +199,12 @@ pub(crate) struct IndexConstraint {
 }
 
 #[repr(C)]
+pub(crate) struct IndexOrder {
+    pub(crate) column: c_int,
+    pub(crate) is_descending: u8,
+}
+
+#[repr(C)]
 pub(crate) struct IndexUsage {
     pub(crate) argument: c_int,
     pub(crate) omit: u8,
@@ -192,7 +219,10 @@ type Connect = unsafe extern "C" fn(
     *mut *mut c_char,
 ) -> c_int;
 
-/// `sqlite3_module`, version 1: a table that is only read.
+type OnTable = Option<unsafe extern "C" fn(*mut Vtab) -> c_int>;
+type OnSavepoint = Option<unsafe extern "C" fn(*mut Vtab, c_int) -> c_int>;
+
+/// `sqlite3_module`, version 2.
 #[repr(C)]
 pub(crate) struct Module {
     pub(crate) version: c_int,
@@ -208,6 +238,16 @@ pub(crate) struct Module {
     pub(crate) eof: Option<unsafe extern "C" fn(*mut Cursor) -> c_int>,
     pub(crate) column: Option<unsafe extern "C" fn(*mut Cursor, *mut Context, c_int) -> c_int>,
     pub(crate) rowid: Option<unsafe extern "C" fn(*mut Cursor, *mut Int64) -> c_int>,
-    /// Update, transactions, savepoints, shadow names: none of them, and version 1 ends after `xRename`.
-    pub(crate) rest: [Option<unsafe extern "C" fn()>; 12],
+    pub(crate) update: Option<unsafe extern "C" fn(*mut Vtab, c_int, *mut *mut Value, *mut Int64) -> c_int>,
+    pub(crate) begin: OnTable,
+    pub(crate) sync: OnTable,
+    pub(crate) commit: OnTable,
+    pub(crate) rollback: OnTable,
+    pub(crate) find_function: Option<unsafe extern "C" fn()>,
+    pub(crate) rename: Option<unsafe extern "C" fn(*mut Vtab, *const c_char) -> c_int>,
+    pub(crate) savepoint: OnSavepoint,
+    pub(crate) release: OnSavepoint,
+    pub(crate) rollback_to: OnSavepoint,
+    /// Of later versions.
+    pub(crate) rest: [Option<unsafe extern "C" fn()>; 2],
 }

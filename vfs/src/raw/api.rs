@@ -1,6 +1,6 @@
 //! The host's own functions, carried along.
 
-use super::abi::{Connection, Context, Int64, Module, Statement, Value, Vfs};
+use super::abi::{Connection, Context, IndexInfo, Int64, Module, Statement, Value, Vfs};
 use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
 
 /// The version from which on everything that is asked for below is in the host's table: 3.32.0, of May 2020.
@@ -62,23 +62,35 @@ macro_rules! api {
 }
 
 api! {
+    bind_int64: 5 = unsafe extern "C" fn(*mut Statement, c_int, Int64) -> c_int;
+    bind_text: 10 = unsafe extern "C" fn(*mut Statement, c_int, *const c_char, c_int, Destructor) -> c_int;
     busy_timeout: 14 = unsafe extern "C" fn(*mut Connection, c_int) -> c_int;
     column_bytes: 20 = unsafe extern "C" fn(*mut Statement, c_int) -> c_int;
+    column_count: 22 = unsafe extern "C" fn(*mut Statement) -> c_int;
     column_int64: 29 = unsafe extern "C" fn(*mut Statement, c_int) -> Int64;
     column_text: 36 = unsafe extern "C" fn(*mut Statement, c_int) -> *const c_uchar;
+    column_type: 38 = unsafe extern "C" fn(*mut Statement, c_int) -> c_int;
     declare_vtab: 50 = unsafe extern "C" fn(*mut Connection, *const c_char) -> c_int;
     errmsg: 53 = unsafe extern "C" fn(*mut Connection) -> *const c_char;
     finalize: 57 = unsafe extern "C" fn(*mut Statement) -> c_int;
     free: 58 = unsafe extern "C" fn(*mut c_void);
+    get_autocommit: 60 = unsafe extern "C" fn(*mut Connection) -> c_int;
     malloc: 68 = unsafe extern "C" fn(c_int) -> *mut c_void;
+    result_blob: 78 = unsafe extern "C" fn(*mut Context, *const c_void, c_int, Destructor);
+    result_double: 79 = unsafe extern "C" fn(*mut Context, f64);
     result_error: 80 = unsafe extern "C" fn(*mut Context, *const c_char, c_int);
     result_int64: 83 = unsafe extern "C" fn(*mut Context, Int64);
     result_null: 84 = unsafe extern "C" fn(*mut Context);
     result_text: 85 = unsafe extern "C" fn(*mut Context, *const c_char, c_int, Destructor);
     step: 94 = unsafe extern "C" fn(*mut Statement) -> c_int;
     user_data: 101 = unsafe extern "C" fn(*mut Context) -> *mut c_void;
+    value_blob: 102 = unsafe extern "C" fn(*mut Value) -> *const c_void;
     value_bytes: 103 = unsafe extern "C" fn(*mut Value) -> c_int;
+    value_double: 105 = unsafe extern "C" fn(*mut Value) -> f64;
+    value_int64: 107 = unsafe extern "C" fn(*mut Value) -> Int64;
+    value_numeric_type: 108 = unsafe extern "C" fn(*mut Value) -> c_int;
     value_text: 109 = unsafe extern "C" fn(*mut Value) -> *const c_uchar;
+    value_type: 113 = unsafe extern "C" fn(*mut Value) -> c_int;
     prepare_v2: 116 = unsafe extern "C" fn(*mut Connection, *const c_char, c_int, *mut *mut Statement, *mut *const c_char) -> c_int;
     create_module_v2: 119 = unsafe extern "C" fn(*mut Connection, *const c_char, *const Module, *mut c_void, Destroy) -> c_int;
     file_control: 127 = unsafe extern "C" fn(*mut Connection, *const c_char, c_int, *mut c_void) -> c_int;
@@ -98,9 +110,11 @@ api! {
     extended_errcode: 166 = unsafe extern "C" fn(*mut Connection) -> c_int;
     log: 167 = unsafe extern "C" fn(c_int, *const c_char, ...);
     close_v2: 179 = unsafe extern "C" fn(*mut Connection) -> c_int;
+    db_filename: 180 = unsafe extern "C" fn(*mut Connection, *const c_char) -> *const c_char;
     stmt_busy: 184 = unsafe extern "C" fn(*mut Statement) -> c_int;
     uri_parameter: 189 = unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char;
     auto_extension: 192 = unsafe extern "C" fn(Option<EntryPoint>) -> c_int;
+    vtab_collation: 224 = unsafe extern "C" fn(*mut IndexInfo, c_int) -> *const c_char;
     uri_key: 245 = unsafe extern "C" fn(*const c_char, c_int) -> *const c_char;
 }
 

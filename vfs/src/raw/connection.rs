@@ -87,7 +87,7 @@ impl Connection {
     fn failure(&self, answer: c_int) -> Failure {
         let api = &self.library.api;
         if self.db.is_null() {
-            return Failure::new(code::NOMEM, "out of memory");
+            return Failure::new(answer, "the connection is closed");
         }
         // SAFETY: R1, R3: copied before anything else is called.
         let (extended, text) = unsafe {
@@ -97,7 +97,18 @@ impl Connection {
         Failure { code: if extended & 0xff == answer & 0xff { extended } else { answer }, message: text }
     }
 
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.db.is_null()
+    }
+
+    /// One that was closed answers nothing.
+    fn is_open(&self) -> Result<(), Failure> {
+        if self.db.is_null() { Err(self.failure(code::BUSY)) } else { Ok(()) }
+    }
+
     fn pointer(&self, which: c_int) -> Result<*mut File, Failure> {
+        self.is_open()?;
         let mut found: *mut File = ptr::null_mut();
         // SAFETY: R3: this operation answers a pointer to an open file.
         let answer =
@@ -107,6 +118,7 @@ impl Connection {
 
     /// Runs one statement, and gives the first number that it answers.
     pub(crate) fn number(&self, sql: &CStr) -> Result<Option<i64>, Failure> {
+        self.is_open()?;
         let api = &self.library.api;
         let mut statement = ptr::null_mut();
         // SAFETY: R3, R8: the statement is finalised before this returns, and nothing it lends is kept.
@@ -133,6 +145,7 @@ impl Connection {
 
     /// The program of a statement, which is not run.
     pub(crate) fn explain(&self, sql: &str) -> Result<Vec<Instruction>, Failure> {
+        self.is_open()?;
         let api = &self.library.api;
         let sql = CString::new(format!("EXPLAIN {sql}")).map_err(|_| Failure::new(code::MISUSE, "a zero in it"))?;
         let mut statement = ptr::null_mut();
@@ -176,6 +189,31 @@ impl Connection {
         self.shm()?.header()
     }
 
+    /// Whether it has a WAL's index.
+    pub(crate) fn has_index(&self) -> bool {
+        self.shm().is_some_and(|shm| shm.is_mapped())
+    }
+
+    /// How many frames are in the database file.
+    pub(crate) fn backfilled(&self) -> Option<u64> {
+        self.shm()?.backfilled()
+    }
+
+    /// Up to which frame a backfill was begun: after nobody read anything older any more.
+    pub(crate) fn backfill_begun(&self) -> Option<u64> {
+        self.shm()?.backfill_begun()
+    }
+
+    /// Writes what is in the WAL to the database file, as far as nobody is in the way.
+    pub(crate) fn backfill(&self) -> Result<(), Failure> {
+        self.run(c"PRAGMA wal_checkpoint(PASSIVE)")
+    }
+
+    /// The same, and leaves an empty WAL.
+    pub(crate) fn empty_wal(&self) -> Result<(), Failure> {
+        self.run(c"PRAGMA wal_checkpoint(TRUNCATE)")
+    }
+
     /// Which reader's lock the transaction holds: `None` in rollback mode.
     pub(crate) fn reader(&self) -> Option<u32> {
         self.shm()?.reader()
@@ -189,6 +227,7 @@ impl Connection {
 
     /// Reads from the database file itself; what is not here is fetched.
     pub(crate) fn read_main(&self, offset: u64, into: &mut [u8]) -> Result<(), Failure> {
+        self.is_open()?;
         read(self.shim, offset, into)
     }
 
@@ -266,8 +305,9 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
+impl Connection {
+    /// Closes it: from here on every question is refused.
+    pub(crate) fn close(&mut self) {
         if self.db.is_null() {
             return;
         }
@@ -277,8 +317,15 @@ impl Drop for Connection {
             // SAFETY: R3, R8: this switch takes a number and a pointer that may be null.
             unsafe { (self.library.api.db_config)(self.db, code::DBCONFIG_NO_CKPT_ON_CLOSE, 0 as c_int, off) };
         }
+        (self.main, self.shim) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: R8: closed once.
-        unsafe { (self.library.api.close_v2)(self.db) };
+        unsafe { (self.library.api.close_v2)(std::mem::replace(&mut self.db, ptr::null_mut())) };
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -1,21 +1,32 @@
 //! Open files: a main database and its WAL pass through here, every other kind is the inner VFS's own.
 
 use super::abi::{File, Int64, IoMethods, code};
+use super::asking::Asking;
 use super::guard::guard;
 use super::library::Library;
 use super::running::Owner;
 use super::walindex::{self, Header};
-use crate::database::Database;
+use crate::beforehand;
+use crate::database::{Database, Used};
+use crate::durable::{self, Pending, Wish};
+use crate::follow::{self, Watched};
+use crate::past::{self, Past};
 use crate::pragma;
 use crate::said::{self, Said};
+use crate::seal;
+use crate::seat::Seat;
+use crate::source;
+use crate::sparse::room::Backfilled;
 use crate::sparse::{self, Sparse, SparseError};
-use crate::sql::Target;
-use littoral_engine::tracker::Trace;
+use crate::sql::{Refusal, Target};
+use littoral_engine::follow::FollowError;
+use littoral_engine::tracker::{Trace, WalPlace};
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// What SQLite holds of a file that passes through here; the inner file lies behind it.
 #[repr(C)]
@@ -40,6 +51,10 @@ enum Role {
     Journal { _hidden: Hidden },
     /// A database that a reader of ours looks at.
     Reader(Shm, Option<Arc<Sparse>>),
+    /// A moment of a database's history.
+    Past(Looked),
+    /// A database that follows its volume; the file behind it only says so.
+    Replica(Followed),
 }
 
 /// A file of a sparse database, under a name where no other SQLite looks for it. SQLite's VFS keeps the name as long as the file is open.
@@ -127,8 +142,35 @@ pub(crate) struct Shm {
     readers: u32,
 }
 
+/// A moment of the past, and who looks at it.
+struct Looked {
+    past: Arc<Past>,
+    owner: Owner,
+    seat: Arc<Seat>,
+}
+
+struct Followed {
+    database: Used,
+    said: Said,
+    watched: Watched,
+    wish: Arc<Wish>,
+    owner: Owner,
+    seat: Arc<Seat>,
+}
+
+impl Followed {
+    /// The database, for who asks something of it by this connection.
+    fn target(&self, library: &'static Library) -> Target {
+        let (database, said, wish) = (self.database.shared(), self.said.clone(), self.wish.clone());
+        let (shown, seat) = (self.watched.shown(), self.seat.clone());
+        // SAFETY: R9: SQLite's call on this very file.
+        let asking = unsafe { Asking::of(library, self.owner.connection()) };
+        Target { database, said, library, keeps_out: false, wish, shown, seat, asking }
+    }
+}
+
 struct Main {
-    database: Arc<Database>,
+    database: Used,
     sparse: Option<Arc<Sparse>>,
     said: Said,
     shm: Shm,
@@ -143,7 +185,22 @@ struct Main {
     trace: Option<Trace>,
     /// Who reads.
     owner: Owner,
+    /// When its commits count as done.
+    wish: Arc<Wish>,
+    /// Which session it is.
+    seat: Arc<Seat>,
+    /// A commit that may be waited for.
+    pending: Option<Pending>,
+    /// Whether it makes a checkpoint of its WAL.
+    backfills: bool,
 }
+
+/// Bytes of what precedes each page in a WAL.
+const FRAME_HEADER: c_int = 24;
+
+/// How a file is opened that is nobody's.
+const NOBODYS: c_int =
+    code::OPEN_TEMP_DB | code::OPEN_READWRITE | code::OPEN_CREATE | code::OPEN_EXCLUSIVE | code::OPEN_DELETEONCLOSE;
 
 /// Bytes that we need beside the inner file.
 pub(crate) const fn size() -> c_int {
@@ -227,12 +284,21 @@ pub(crate) unsafe fn open(
     let mut flags_out = 0;
     let name = match &role {
         Role::Wal { sparse: Some(hidden), .. } | Role::Journal { _hidden: hidden } => hidden.name.as_ptr(),
-        Role::Main(_) | Role::Wal { .. } | Role::Reader(..) => name,
+        // Another file, which has no parameters behind its name.
+        Role::Past(looked) => looked.past.name().unwrap_or(ptr::null()),
+        Role::Main(_) | Role::Wal { .. } | Role::Reader(..) | Role::Replica(_) => name,
     };
     // A database that is filled while it is read is SQLite's to read only, and ours to write.
     let filled = match &role {
         Role::Main(main) => flags & code::OPEN_READONLY != 0 && main.database.fills(),
-        Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => false,
+        Role::Past(_) => true,
+        Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) | Role::Replica(_) => false,
+    };
+    let flags = match &role {
+        // Nothing is in it: a file of nobody's, which is gone when it is closed.
+        Role::Past(looked) if looked.past.name().is_none() => NOBODYS,
+        Role::Past(_) => flags & !(code::OPEN_URI | code::OPEN_CREATE | code::OPEN_EXCLUSIVE),
+        _ => flags,
     };
     let flags = if filled { flags & !code::OPEN_READONLY | code::OPEN_READWRITE } else { flags };
     // SAFETY: R2: the inner file's memory begins where ours ends.
@@ -272,7 +338,7 @@ pub(crate) unsafe fn open(
                 }
             }
             if flags_out & code::OPEN_READONLY == 0 {
-                main.database.arrive();
+                main.database.arrive(&main.said);
             }
         }
     }
@@ -280,11 +346,15 @@ pub(crate) unsafe fn open(
 }
 
 fn hidden(sparse: Arc<Sparse>, database: &Path, suffix: &str) -> Hidden {
+    Hidden { sparse, name: hidden_name(database, suffix) }
+}
+
+fn hidden_name(database: &Path, suffix: &str) -> CString {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     let name = sparse::name_of(Path::new(&name)).into_os_string().into_vec();
     // It was a C string before.
-    Hidden { sparse, name: CString::new(name).unwrap_or_default() }
+    CString::new(name).unwrap_or_default()
 }
 
 /// The name under which a WAL or a journal lies, where that is another than SQLite believes.
@@ -298,9 +368,9 @@ pub(crate) unsafe fn renamed(name: *const c_char) -> Option<CString> {
     for (suffix, bytes) in [("-wal", &b"-wal"[..]), ("-journal", b"-journal")] {
         // SAFETY: the caller's promise.
         if let Some(database) = unsafe { of_suffix(name, bytes) }
-            && let Some(sparse) = database.sparse()
+            && (database.sparse().is_some() || database.replica().is_some())
         {
-            return Some(hidden(sparse, database.path(), suffix).name);
+            return Some(hidden_name(database.path(), suffix));
         }
     }
     None
@@ -325,17 +395,39 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
     // SAFETY: R1.
     let path = unsafe { path(name) };
     // SAFETY: R1.
-    let parameters = unsafe { library.api.parameters(name) };
+    let mut parameters = unsafe { library.api.parameters(name) };
     if parameters.iter().any(|(key, _)| key == said::READER) {
         let sparse = Database::find(&path).and_then(|database| database.sparse());
         return Ok(Some(Role::Reader(Shm { index: ptr::null(), readers: 0 }, sparse)));
     }
+    beforehand::add(&path, &mut parameters);
     let Some(said) = said::read(&path, &parameters, library.is_default())? else { return Ok(None) };
+    let (moment, is_cold) = (said.settings.at.as_ref().map(|at| &at.value), said.settings.cold.value);
+    if moment.is_some() || is_cold {
+        if said.settings.follow.value {
+            return Err(if is_cold { follow::refused_cold(&path) } else { follow::refused_moment(&path) });
+        }
+        if parameters.iter().any(|(key, value)| key == "cache" && value == "shared") {
+            return Err(past::shared_cache(&path));
+        }
+        return Past::open(library, &path, &said, moment)
+            .map(|past| Some(Role::Past(Looked { past, owner: Owner::unknown(library), seat: Arc::default() })));
+    }
     let read_only = flags & code::OPEN_READWRITE == 0;
+    if said.settings.follow.value {
+        follow::refuse_unlocked(&path, &parameters)?;
+        let database = Database::open(&path, library, &said, true)?;
+        let watched = Watched::new(&*database.follow(&said, read_only)?);
+        let wish = Arc::new(Wish::new(said.settings.durability.value));
+        let (owner, seat) = (Owner::unknown(library), Arc::default());
+        return Ok(Some(Role::Replica(Followed { database, said, watched, wish, owner, seat })));
+    }
+    follow::refuse_replica(&path, &said)?;
     let database = Database::open(&path, library, &said, read_only)?;
     database.prepare(&said)?;
     let shm = Shm { index: ptr::null(), readers: 0 };
     let lock = code::LOCK_NONE;
+    let wish = Arc::new(Wish::new(said.settings.durability.value));
     Ok(Some(Role::Main(Main {
         database,
         sparse: None,
@@ -347,6 +439,10 @@ unsafe fn who(library: &'static Library, name: *const c_char, flags: c_int) -> R
         drains: 0,
         trace: None,
         owner: Owner::unknown(library),
+        wish,
+        seat: Arc::default(),
+        pending: None,
+        backfills: false,
     })))
 }
 
@@ -369,8 +465,10 @@ unsafe fn of_suffix(name: *const c_char, suffix: &[u8]) -> Option<Arc<Database>>
 
 /// What a connection's file is to us.
 pub(crate) enum Known {
-    /// A database of ours, and whether this very connection keeps every other one out.
-    Ours(Arc<Database>, Said, bool),
+    /// A database of ours.
+    Ours(Target),
+    /// A moment of a database's history.
+    Past(Arc<Past>, Arc<Seat>),
     /// Somebody else's.
     Foreign,
 }
@@ -386,7 +484,9 @@ pub(crate) unsafe fn known(file: *mut File) -> Known {
     }
     // SAFETY: R2.
     match &unsafe { state(file) }.role {
-        Role::Main(main) => Known::Ours(main.database.clone(), main.said.clone(), main.keeps_out()),
+        Role::Main(main) => Known::Ours(main.target(unsafe { state(file) }.library)),
+        Role::Past(looked) => Known::Past(looked.past.clone(), looked.seat.clone()),
+        Role::Replica(replica) => Known::Ours(replica.target(unsafe { state(file) }.library)),
         Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => Known::Foreign,
     }
 }
@@ -403,7 +503,7 @@ pub(crate) unsafe fn reader(file: *mut File) -> Option<(*mut File, Shm)> {
         }
         match &state(file).role {
             Role::Reader(shm, _) => Some((shim(file).inner, *shm)),
-            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } => None,
+            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } | Role::Past(_) | Role::Replica(_) => None,
         }
     }
 }
@@ -428,6 +528,23 @@ impl Shm {
     pub(crate) fn header(&self) -> Option<Header> {
         // SAFETY: R7: not null means mapped, and SQLite unmaps it with the file's last connection only, which this one belongs to.
         if self.index.is_null() { None } else { unsafe { Header::read(self.index) } }
+    }
+
+    /// Whether there is an index.
+    pub(crate) fn is_mapped(&self) -> bool {
+        !self.index.is_null()
+    }
+
+    /// How many frames are in the database file.
+    pub(crate) fn backfilled(&self) -> Option<u64> {
+        // SAFETY: as in [`Shm::header`].
+        self.is_mapped().then(|| unsafe { walindex::backfill(self.index) }.0)
+    }
+
+    /// Up to which frame a backfill was begun.
+    pub(crate) fn backfill_begun(&self) -> Option<u64> {
+        // SAFETY: as in [`Shm::header`].
+        self.is_mapped().then(|| unsafe { walindex::backfill(self.index) }.1)
     }
 
     /// Which reader's lock is held: zero is the one of those who read the database file alone.
@@ -464,12 +581,29 @@ impl Main {
         self.lock == code::LOCK_EXCLUSIVE
     }
 
+    /// The database, for who asks something of it by this connection.
+    fn target(&self, library: &'static Library) -> Target {
+        let (database, said, wish) = (self.database.shared(), self.said.clone(), self.wish.clone());
+        let (keeps_out, seat) = (self.keeps_out(), self.seat.clone());
+        // SAFETY: R9: SQLite's call on this very file.
+        let asking = unsafe { Asking::of(library, self.owner.connection()) };
+        Target { database, said, library, keeps_out, wish, shown: None, seat, asking }
+    }
+
+    /// A commit is complete here. Waits until the object store has it, where that was asked for (rule S13): SQLite's answer.
+    fn durable(&mut self, library: &'static Library) -> c_int {
+        match self.pending.take() {
+            Some(pending) if self.wish.take() => durable::committed(&self.target(library), pending),
+            Some(_) | None => code::OK,
+        }
+    }
+
     /// Whether a writer may begin here: SQLite's answer.
     fn may_write(&self) -> c_int {
         if self.database.is_fenced(&self.said) {
             return code::READONLY;
         }
-        self.sparse.as_ref().map_or(code::OK, |sparse| may_write(sparse))
+        self.sparse.as_ref().map_or(code::OK, |sparse| may_write(sparse, &self.said))
     }
 
     /// The write lock of a WAL was taken: what others than ours wrote before is marked now.
@@ -511,8 +645,22 @@ impl Main {
                     None => tracker.mark_unknown(),
                 }
             }
-            self.database.committed();
+            let count = self.database.committed();
+            // They are counted.
+            self.database.take_framed();
+            tracker.witness(after.place());
+            let place = tracker.ordered(after.place());
+            if let Some(place) = place {
+                tracker.note(place, after.checksum());
+            }
+            self.pending = Some(Pending { place, count });
+            if place.is_some_and(|place| seal::is_due(tracker, place)) {
+                tracker.ask_to_seal();
+            }
+            return;
         }
+        // It was rolled back.
+        self.wish.take();
         tracker.witness(after.place());
     }
 
@@ -524,6 +672,14 @@ impl Main {
         if let Some(header) = self.shm.header() {
             // First the trace: what comes in between shows by a newer one.
             self.trace = Trace::of(self.database.path());
+            // Others may have gone on since, and have witnessed it: whoever only leaves goes back behind nobody.
+            let seen = self.database.tracker().map_or(header.place(), |tracker| tracker.witnessed());
+            let is_behind = seen.salts == header.salts() && seen.frame >= header.frames();
+            let is_still = self.shm.header().is_some_and(|now| now.salts() == header.salts());
+            if is_behind || !is_still {
+                self.shm.index = ptr::null();
+                return;
+            }
             // SAFETY: R7: no reader's lock is held, but what starts over here is found to have other salts afterwards.
             self.database.catch_up(header, |from, to| unsafe {
                 let pages = walindex::pages(inner, from, to)?;
@@ -538,17 +694,27 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
     guard(code::IOERR, || {
         // SAFETY: R2: nobody calls this file's methods any more; the state is freed once.
         unsafe {
-            let trace = match &state(file).role {
-                Role::Main(main) => main.trace.or_else(|| Trace::of(main.database.path())),
-                Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => None,
+            let trace = match &mut state(file).role {
+                Role::Main(main) => {
+                    // Before its locks go: whoever finds them gone finds himself alone.
+                    main.database.leaves();
+                    main.trace.or_else(|| Trace::of(main.database.path()))
+                }
+                Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) | Role::Past(_) | Role::Replica(_) => None,
             };
             let answer = inner!(file, close, code::OK);
             let state = std::mem::replace(&mut shim(file).state, ptr::null_mut());
             (*file).methods = ptr::null();
             let state = Box::from_raw(state);
             // After the inner file is closed, as rule S19 wants it.
-            if let Role::Main(main) = state.role {
-                crate::database::closed(main.database, &main.said, state.library, trace);
+            match state.role {
+                Role::Main(main) => crate::database::closed(main.database, &main.said, trace),
+                Role::Past(looked) => past::closed(looked.past),
+                Role::Replica(Followed { database, said, watched, .. }) => {
+                    drop(watched);
+                    crate::database::closed(database, &said, None);
+                }
+                Role::Wal { .. } | Role::Journal { .. } | Role::Reader(..) => {}
             }
             answer
         }
@@ -560,10 +726,14 @@ unsafe extern "C" fn close(file: *mut File) -> c_int {
 unsafe extern "C" fn read(file: *mut File, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
     unsafe {
         match &state(file).role {
+            Role::Replica(_) => read_replica(file, into, len, offset),
             Role::Main(Main { sparse: Some(sparse), owner, .. }) => {
                 read_sparse(file, sparse, Some(owner), into, len, offset)
             }
             Role::Reader(_, Some(sparse)) => read_sparse(file, sparse, None, into, len, offset),
+            Role::Past(Looked { past, .. }) => {
+                read_pages(file, into, len, offset, &|bytes, offset, here| past.read(bytes, offset, here))
+            }
             _ => inner!(file, read, code::IOERR, into, len, offset),
         }
     }
@@ -578,9 +748,21 @@ unsafe fn read_sparse(
     len: c_int,
     offset: Int64,
 ) -> c_int {
+    // SAFETY: R9: in the call that SQLite makes on this file.
+    let running = || owner.map(|owner| unsafe { owner.running() }).unwrap_or_default();
+    // SAFETY: the caller's promise.
+    unsafe { read_pages(file, into, len, offset, &|bytes, offset, here| sparse.read(bytes, offset, here, &running)) }
+}
+
+/// Reads bytes from an offset on, as many as there is room for.
+type ReadAt<'a> = dyn Fn(&mut Bytes, u64, &mut [u8]) -> Result<(), SparseError> + 'a;
+
+/// Reads what lies within the file by `read`.
+#[cold]
+unsafe fn read_pages(file: *mut File, into: *mut c_void, len: c_int, offset: Int64, read: &ReadAt<'_>) -> c_int {
     guard(code::IOERR_READ, || unsafe {
         let mut size = 0;
-        let answer = inner!(file, file_size, code::IOERR, &mut size);
+        let answer = size_of_file(file, &mut size);
         if answer != code::OK {
             return answer;
         }
@@ -591,15 +773,40 @@ unsafe fn read_sparse(
         let (here, behind) = buffer.split_at_mut(there);
         behind.fill(0);
         if !here.is_empty() {
-            // SAFETY: R9: in the call that SQLite makes on this file.
-            let running = || owner.map(|owner| owner.running()).unwrap_or_default();
-            let read = sparse.read(&mut Bytes { inner }, offset.cast_unsigned(), here, &running);
-            let answer = answer_of(read, code::IOERR_READ);
+            let answer = answer_of(read(&mut Bytes { inner }, offset.cast_unsigned(), here), code::IOERR_READ);
             if answer != code::OK {
                 return answer;
             }
         }
         if behind.is_empty() { code::OK } else { code::IOERR_SHORT_READ }
+    })
+}
+
+/// SQLite's answer to what a replica could not do; the reason is kept for those who ask.
+fn answer_of_replica(error: &FollowError, failed: c_int) -> c_int {
+    crate::last::error(&follow::told_of(error));
+    failed
+}
+
+/// What is asked of a replica's file that only who writes asks.
+fn read_only(database: &Database) -> c_int {
+    crate::last::error(&format!(
+        "{}: is a replica, which follows its volume and is only read: write where its writer is, or take the volume over under another path",
+        database.path().display()
+    ));
+    code::READONLY
+}
+
+#[cold]
+unsafe fn read_replica(file: *mut File, into: *mut c_void, len: c_int, offset: Int64) -> c_int {
+    guard(code::IOERR_READ, || unsafe {
+        let Role::Replica(Followed { watched, .. }) = &mut state(file).role else { return code::IOERR_READ };
+        let buffer = std::slice::from_raw_parts_mut(into.cast::<u8>(), usize::try_from(len).unwrap_or(0));
+        match watched.read(offset.cast_unsigned(), buffer) {
+            Ok(there) if there < buffer.len() => code::IOERR_SHORT_READ,
+            Ok(_) => code::OK,
+            Err(error) => answer_of_replica(&error, code::IOERR_READ),
+        }
     })
 }
 
@@ -615,6 +822,18 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
                     main.database.counted(counter, *first.add(18) == 2);
                 }
                 if let Some(sparse) = &main.sparse {
+                    if main.shm.is_mapped() && (main.backfills || main.lock == code::LOCK_EXCLUSIVE) {
+                        let place = (offset.cast_unsigned(), u64::from(len.unsigned_abs()));
+                        let answer = backfilled(sparse, &main.database, main.shm, shim(file).inner, place);
+                        // Whoever is alone would take the WAL for done if it were only put off.
+                        match answer {
+                            Ok(Backfilled::Write) => {}
+                            Ok(Backfilled::LetGo) => return reaches(file, place),
+                            Ok(Backfilled::PutOff) if main.lock == code::LOCK_EXCLUSIVE => return code::FULL,
+                            Ok(Backfilled::PutOff) => return code::BUSY,
+                            Err(error) => return answer_of(Err(error), code::IOERR_WRITE),
+                        }
+                    }
                     let inner = shim(file).inner;
                     let bytes = std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(len).unwrap_or(0));
                     let written = sparse.write(&mut Bytes { inner }, offset.cast_unsigned(), bytes);
@@ -622,21 +841,81 @@ unsafe extern "C" fn write(file: *mut File, from: *const c_void, len: c_int, off
                 }
             }
             Role::Wal { database, page, sparse } => {
-                let answer = sparse.as_ref().map_or(code::OK, |hidden| may_write(&hidden.sparse));
-                if answer != code::OK {
-                    return answer;
+                if let Some(Hidden { sparse, .. }) = sparse {
+                    let answer = may_write(sparse, sparse.said());
+                    if answer != code::OK {
+                        return answer;
+                    }
+                    if len == FRAME_HEADER
+                        && let Some(why) = sparse.refuses(offset.cast_unsigned())
+                    {
+                        crate::last::error(&why);
+                        return code::FULL;
+                    }
                 }
                 frame(database, page, from, len, offset);
             }
-            Role::Journal { .. } | Role::Reader(..) => {}
+            Role::Past(looked) => return looked.past.refuse_write(),
+            Role::Replica(followed) => return read_only(&followed.database),
+            // A backfill of ours: what it writes was marked when it was committed.
+            Role::Reader(shm, Some(sparse)) => {
+                if let Some(database) = Database::find(sparse.database()) {
+                    let place = (offset.cast_unsigned(), u64::from(len.unsigned_abs()));
+                    match backfilled(sparse, &database, *shm, shim(file).inner, place) {
+                        Ok(Backfilled::Write) => {}
+                        Ok(Backfilled::LetGo) => return reaches(file, place),
+                        Ok(Backfilled::PutOff) => return code::BUSY,
+                        Err(error) => return answer_of(Err(error), code::IOERR_WRITE),
+                    }
+                }
+                let inner = shim(file).inner;
+                let bytes = std::slice::from_raw_parts(from.cast::<u8>(), usize::try_from(len).unwrap_or(0));
+                let written = sparse.write(&mut Bytes { inner }, offset.cast_unsigned(), bytes);
+                return answer_of(written, code::IOERR_WRITE);
+            }
+            Role::Journal { .. } | Role::Reader(_, None) => {}
         }
         inner!(file, write, code::IOERR, from, len, offset)
     })
 }
 
+/// A page was let go that SQLite takes for written: the file reaches at least to its end. After a backfill that did not come to the WAL's end
+/// SQLite does not see to that itself, and what lies behind the end of a file is zeros to it.
+///
+/// # Safety
+/// `file` is an open file of ours.
+unsafe fn reaches(file: *mut File, (offset, len): (u64, u64)) -> c_int {
+    let mut size = 0;
+    let answer = unsafe { inner!(file, file_size, code::IOERR, &mut size) };
+    let end = Int64::try_from(offset + len).unwrap_or(Int64::MAX);
+    if answer != code::OK || size >= end {
+        return answer;
+    }
+    unsafe { inner!(file, truncate, code::IOERR_TRUNCATE, end) }
+}
+
+/// What becomes of a page that a backfill is about to write.
+///
+/// # Safety
+/// `inner` is the open inner file that `shm` is of, in a backfill that has begun: the WAL does not start over before its end.
+unsafe fn backfilled(
+    sparse: &Sparse,
+    database: &Database,
+    shm: Shm,
+    inner: *mut File,
+    place: (u64, u64),
+) -> Result<Backfilled, SparseError> {
+    let begun = || {
+        let place = WalPlace { salts: shm.header()?.salts(), frame: shm.backfill_begun()? };
+        database.tracker()?.ordered(place)
+    };
+    // SAFETY: R7, by the caller's promise.
+    sparse.backfilled(place, begun, |from, to| unsafe { walindex::pages(inner, from, to) })
+}
+
 /// Whether a sparse database may be written. Where another process is just asking the same, or makes a checkpoint, it is to be tried again.
-fn may_write(sparse: &Sparse) -> c_int {
-    let Err(error) = sparse.may_write() else { return code::OK };
+fn may_write(sparse: &Sparse, said: &Said) -> c_int {
+    let Err(error) = sparse.may_write(said) else { return code::OK };
     crate::last::error(&error.to_string());
     match crate::code::of_work(&error) {
         code::BUSY => code::BUSY,
@@ -652,7 +931,7 @@ unsafe fn frame(database: &Database, page: &mut u32, from: *const c_void, len: c
         let (one, two) = unsafe { (from.byte_add(16).cast::<u32>(), from.byte_add(20).cast::<u32>()) };
         // SAFETY: R1.
         database.wal_begins(unsafe { walindex::salts(one.read_unaligned(), two.read_unaligned()) });
-    } else if len == 24 && offset >= 32 {
+    } else if len == FRAME_HEADER && offset >= 32 {
         // SAFETY: R1: `len` bytes.
         *page = u32::from_be(unsafe { from.cast::<u32>().read_unaligned() });
     } else if let Some(before) = std::mem::take(page).checked_sub(1) {
@@ -664,6 +943,9 @@ unsafe fn frame(database: &Database, page: &mut u32, from: *const c_void, len: c
 
 unsafe extern "C" fn truncate(file: *mut File, size: Int64) -> c_int {
     guard(code::IOERR, || unsafe {
+        if let Role::Past(looked) = &state(file).role {
+            return looked.past.refuse_write();
+        }
         if let Role::Main(main) = &mut state(file).role {
             main.database.mark_cut(size.cast_unsigned());
             main.wrote = true;
@@ -671,6 +953,16 @@ unsafe extern "C" fn truncate(file: *mut File, size: Int64) -> c_int {
                 let inner = shim(file).inner;
                 return answer_of(sparse.truncate(&mut Bytes { inner }, size.cast_unsigned()), code::IOERR_TRUNCATE);
             }
+        }
+        if let Role::Replica(followed) = &state(file).role {
+            return read_only(&followed.database);
+        }
+        if let Role::Reader(_, Some(sparse)) = &state(file).role {
+            if let Some(database) = Database::find(sparse.database()) {
+                database.mark_cut(size.cast_unsigned());
+            }
+            let inner = shim(file).inner;
+            return answer_of(sparse.truncate(&mut Bytes { inner }, size.cast_unsigned()), code::IOERR_TRUNCATE);
         }
         inner!(file, truncate, code::IOERR, size)
     })
@@ -681,7 +973,7 @@ unsafe extern "C" fn sync(file: *mut File, flags: c_int) -> c_int {
         let answer = inner!(file, sync, code::IOERR, flags);
         // After the bytes themselves: what is known to be here is here.
         match &state(file).role {
-            Role::Main(Main { sparse: Some(sparse), .. }) if answer == code::OK => {
+            Role::Main(Main { sparse: Some(sparse), .. }) | Role::Reader(_, Some(sparse)) if answer == code::OK => {
                 answer_of(sparse.sync(), code::IOERR_FSYNC)
             }
             _ => answer,
@@ -690,7 +982,31 @@ unsafe extern "C" fn sync(file: *mut File, flags: c_int) -> c_int {
 }
 
 unsafe extern "C" fn file_size(file: *mut File, size: *mut Int64) -> c_int {
-    unsafe { inner!(file, file_size, code::IOERR, size) }
+    guard(code::IOERR, || unsafe {
+        if let Role::Replica(Followed { watched, .. }) = &mut state(file).role {
+            return match watched.size() {
+                Ok(bytes) => {
+                    *size = i64::try_from(bytes).unwrap_or(i64::MAX);
+                    code::OK
+                }
+                Err(error) => answer_of_replica(&error, code::IOERR),
+            };
+        }
+        size_of_file(file, size)
+    })
+}
+
+/// The size of a file; of one that is nowhere here, as its volume has it.
+unsafe fn size_of_file(file: *mut File, size: *mut Int64) -> c_int {
+    unsafe {
+        if let Role::Past(Looked { past, .. }) = &state(file).role
+            && let Some(bytes) = past.bytes()
+        {
+            *size = i64::try_from(bytes).unwrap_or(i64::MAX);
+            return code::OK;
+        }
+        inner!(file, file_size, code::IOERR, size)
+    }
 }
 
 unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
@@ -701,11 +1017,35 @@ unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
             if may != code::OK {
                 return may;
             }
-            let answer = inner!(file, lock, code::OK, level);
+            // With a WAL that is wanted by who leaves last and cleans up, or keeps everybody out.
+            let wants_all = level == code::LOCK_EXCLUSIVE && !main.shm.index.is_null();
+            let mut recalled = if wants_all { main.database.recall() } else { None };
+            let mut answer = inner!(file, lock, code::OK, level);
+            // A rollback journal's commit finds a reader. Of ours it is perhaps, in whatever process, and gone within a slice; nobody new
+            // gets in meanwhile.
+            let commits = level == code::LOCK_EXCLUSIVE && main.lock >= code::LOCK_RESERVED && main.shm.index.is_null();
+            if answer == code::BUSY && commits && main.database.is_read_by_us() {
+                let until = Instant::now() + source::SLICE * 2;
+                while answer == code::BUSY && Instant::now() < until {
+                    std::thread::sleep(Duration::from_millis(1));
+                    answer = inner!(file, lock, code::OK, level);
+                }
+            }
             if answer == code::OK {
                 main.lock = main.lock.max(level);
+                if let Some(recalled) = &mut recalled {
+                    recalled.keep_out(true);
+                }
             }
             return answer;
+        }
+        if let Role::Replica(Followed { database, watched, .. }) = &mut state(file).role {
+            if level >= code::LOCK_RESERVED {
+                return read_only(database);
+            }
+            return watched
+                .lock()
+                .map_or_else(|error| answer_of_replica(&error, follow::code_of(&error)), |()| code::OK);
         }
         inner!(file, lock, code::OK, level)
     })
@@ -714,41 +1054,109 @@ unsafe extern "C" fn lock(file: *mut File, level: c_int) -> c_int {
 unsafe extern "C" fn unlock(file: *mut File, level: c_int) -> c_int {
     guard(code::IOERR, || unsafe {
         if let Role::Main(main) = &mut state(file).role {
+            if main.lock == code::LOCK_EXCLUSIVE && level < code::LOCK_EXCLUSIVE {
+                main.database.let_in();
+            }
             main.lock = main.lock.min(level);
             if level < code::LOCK_EXCLUSIVE {
                 main.wrote = false;
             }
+            if main.pending.is_some() && level < code::LOCK_RESERVED {
+                // A rollback journal's commit: before this, nobody else could read it.
+                let answer = inner!(file, unlock, code::OK, level);
+                let waited = main.durable(state(file).library);
+                return if answer == code::OK { waited } else { answer };
+            }
+        }
+        if let Role::Replica(Followed { watched, .. }) = &mut state(file).role {
+            if level == code::LOCK_NONE {
+                watched.unlock();
+            }
+            return code::OK;
         }
         inner!(file, unlock, code::OK, level)
     })
 }
 
 unsafe extern "C" fn check_reserved_lock(file: *mut File, held: *mut c_int) -> c_int {
-    unsafe { inner!(file, check_reserved_lock, code::IOERR, held) }
+    unsafe {
+        if let Role::Replica(_) = &state(file).role {
+            *held = 0;
+            return code::OK;
+        }
+        inner!(file, check_reserved_lock, code::IOERR, held)
+    }
 }
 
 unsafe extern "C" fn file_control(file: *mut File, operation: c_int, argument: *mut c_void) -> c_int {
     guard(code::ERROR, || unsafe {
         let State { library, role } = state(file);
+        if let Role::Replica(followed) = role
+            && operation == code::FCNTL_PRAGMA
+            && let Some(answer) =
+                asked(library, argument.cast(), |name, said| pragma::run(&followed.target(library), name, said))
+        {
+            return answer;
+        }
         if let Role::Main(main) = role {
             match operation {
                 code::FCNTL_PRAGMA => {
-                    if let Some(answer) = asked(library, main, argument.cast()) {
+                    if let Some(answer) =
+                        asked(library, argument.cast(), |name, said| pragma::run(&main.target(library), name, said))
+                    {
                         return answer;
                     }
                 }
                 // A rollback journal's commit, or that of a WAL whose index is this connection's alone; else a WAL's is seen where its
                 // write lock is let go.
                 code::FCNTL_COMMIT_PHASETWO if main.lock == code::LOCK_EXCLUSIVE => {
-                    let framed = main.database.take_framed() && main.shm.header().is_none();
+                    // In exclusive mode no lock is let go that could tell of a WAL's commit; its index may be there all the same.
+                    let header = main.shm.header();
+                    let place = header.map(|header| header.place());
+                    let seen = main.database.tracker().map(|tracker| tracker.witnessed());
+                    let framed = main.database.take_framed() && (place.is_none() || place != seen);
+                    if let (Some(tracker), Some(header), true) = (main.database.tracker(), header, framed) {
+                        tracker.witness(header.place());
+                        let place = tracker.ordered(header.place());
+                        place.into_iter().for_each(|place| tracker.note(place, header.checksum()));
+                    }
+                    if let (Some(tracker), true, false) = (main.database.tracker(), main.wrote, framed) {
+                        tracker.forget_previous();
+                        tracker.counter().into_iter().for_each(|counter| tracker.note_plain(counter));
+                    }
                     if main.wrote || framed {
-                        main.database.committed();
+                        let count = main.database.committed();
+                        main.pending = Some(Pending { place: None, count });
                     }
                     main.wrote = false;
+                    // Whoever keeps the WAL's index to himself lets nobody read it, and no lock go after this.
+                    let answer = if framed { main.durable(library) } else { code::OK };
+                    if answer != code::OK {
+                        return answer;
+                    }
+                }
+                code::FCNTL_COMMIT_PHASETWO => {
+                    let answer = main.durable(library);
+                    if answer != code::OK {
+                        return answer;
+                    }
                 }
                 code::FCNTL_PDB => main.owner.told(argument.cast()),
                 _ => {}
             }
+        }
+        match (&mut *role, operation) {
+            (Role::Past(Looked { past, owner, seat }), code::FCNTL_PRAGMA) => {
+                let asking = Asking::of(library, owner.connection());
+                let run = |name: &str, said: Option<&str>| pragma::run_past(past, (asking, &*seat), name, said);
+                if let Some(answer) = asked(library, argument.cast(), run) {
+                    return answer;
+                }
+            }
+            (Role::Past(Looked { owner, .. }) | Role::Replica(Followed { owner, .. }), code::FCNTL_PDB) => {
+                owner.told(argument.cast());
+            }
+            _ => {}
         }
         let answer = inner!(file, file_control, code::NOTFOUND, operation, argument);
         if operation == code::FCNTL_VFSNAME && answer == code::OK {
@@ -767,7 +1175,11 @@ unsafe extern "C" fn file_control(file: *mut File, operation: c_int, argument: *
 }
 
 /// A pragma: ours are answered, others are not ours to answer.
-unsafe fn asked(library: &'static Library, main: &mut Main, words: *mut *mut c_char) -> Option<c_int> {
+unsafe fn asked(
+    library: &'static Library,
+    words: *mut *mut c_char,
+    run: impl FnOnce(&str, Option<&str>) -> Option<Result<String, Refusal>>,
+) -> Option<c_int> {
     // SAFETY: R1: three strings, the third perhaps null, and the first ours to set.
     unsafe {
         if words.is_null() || (*words.add(1)).is_null() {
@@ -776,10 +1188,7 @@ unsafe fn asked(library: &'static Library, main: &mut Main, words: *mut *mut c_c
         let name = CStr::from_ptr(*words.add(1)).to_string_lossy().into_owned();
         let argument = *words.add(2);
         let argument = (!argument.is_null()).then(|| CStr::from_ptr(argument).to_string_lossy().into_owned());
-        let (database, said, keeps_out) = (main.database.clone(), main.said.clone(), main.keeps_out());
-        let target = Target { database, said, library, keeps_out };
-        let answer = pragma::run(&target, &name, argument.as_deref())?;
-        let (answer, text) = match answer {
+        let (answer, text) = match run(&name, argument.as_deref())? {
             Ok(text) => (code::OK, text),
             Err(refusal) => (refusal.code, refusal.message),
         };
@@ -793,7 +1202,14 @@ unsafe extern "C" fn sector_size(file: *mut File) -> c_int {
 }
 
 unsafe extern "C" fn device_characteristics(file: *mut File) -> c_int {
-    unsafe { inner!(file, device_characteristics, 0) }
+    unsafe {
+        let of_inner = inner!(file, device_characteristics, 0);
+        match &state(file).role {
+            // The live database's journal and WAL have the names that this one's would have: SQLite is not to look for them.
+            Role::Past(_) => of_inner | code::IOCAP_IMMUTABLE,
+            _ => of_inner,
+        }
+    }
 }
 
 unsafe extern "C" fn shm_map(
@@ -814,7 +1230,7 @@ unsafe extern "C" fn shm_map(
                     main.shm.mapped(region, place);
                 }
                 Role::Reader(shm, _) => shm.mapped(region, place),
-                Role::Wal { .. } | Role::Journal { .. } => {}
+                Role::Wal { .. } | Role::Journal { .. } | Role::Past(_) | Role::Replica(_) => {}
             }
         }
         answer
@@ -830,7 +1246,9 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                     return inner!(file, shm_lock, code::IOERR, offset, count, flags);
                 }
                 // Who makes an index anew takes this lock too, and only reads: a fence must not keep readers away.
-                let may = if main.shm.header().is_some() { main.may_write() } else { code::OK };
+                let is_free =
+                    main.sparse.is_none() && !main.database.tracker().is_some_and(|tracker| tracker.is_fenced());
+                let may = if is_free || main.shm.header().is_none() { code::OK } else { main.may_write() };
                 if may != code::OK {
                     return may;
                 }
@@ -839,6 +1257,23 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                     main.begun(shim(file).inner);
                 }
                 answer
+            }
+            Role::Main(main) if offset == walindex::CHECKPOINT_LOCK && flags & code::SHM_EXCLUSIVE != 0 => {
+                let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
+                main.backfills = answer == code::OK && flags & code::SHM_UNLOCK == 0;
+                answer
+            }
+            // What comes before a WAL starts over (rule S14): whoever is told that others are there appends.
+            Role::Main(main)
+                if offset == walindex::READ_LOCK + 1
+                    && count == walindex::READERS - 1
+                    && flags & code::SHM_EXCLUSIVE != 0
+                    && flags & code::SHM_UNLOCK == 0 =>
+            {
+                if !main.database.may_restart(main.backfills) {
+                    return code::BUSY;
+                }
+                inner!(file, shm_lock, code::IOERR, offset, count, flags)
             }
             Role::Reader(..) => {
                 let answer = inner!(file, shm_lock, code::IOERR, offset, count, flags);
@@ -849,7 +1284,7 @@ unsafe extern "C" fn shm_lock(file: *mut File, offset: c_int, count: c_int, flag
                 }
                 answer
             }
-            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } => {
+            Role::Main(_) | Role::Wal { .. } | Role::Journal { .. } | Role::Past(_) | Role::Replica(_) => {
                 inner!(file, shm_lock, code::IOERR, offset, count, flags)
             }
         }
@@ -865,7 +1300,7 @@ unsafe extern "C" fn shm_unmap(file: *mut File, delete: c_int) -> c_int {
         match &mut state(file).role {
             Role::Main(main) => main.parts(shim(file).inner),
             Role::Reader(shm, _) => shm.index = ptr::null(),
-            Role::Wal { .. } | Role::Journal { .. } => {}
+            Role::Wal { .. } | Role::Journal { .. } | Role::Past(_) | Role::Replica(_) => {}
         }
         inner!(file, shm_unmap, code::OK, delete)
     })
@@ -875,7 +1310,7 @@ unsafe extern "C" fn fetch(file: *mut File, offset: Int64, len: c_int, place: *m
     unsafe {
         match &state(file).role {
             // Nothing is mapped where pages may be missing (rule S12).
-            Role::Main(Main { sparse: Some(_), .. }) | Role::Reader(_, Some(_)) => {
+            Role::Main(Main { sparse: Some(_), .. }) | Role::Reader(_, Some(_)) | Role::Past(_) | Role::Replica(_) => {
                 *place = ptr::null_mut();
                 code::OK
             }

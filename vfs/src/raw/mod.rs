@@ -17,17 +17,22 @@
 //! - R9 `FCNTL_PDB` tells where the B-tree above a file keeps the connection that uses it. The B-tree closes the file before it goes
 //!   itself, so that the place is valid as long as the file is open. While SQLite calls the file's methods it holds the connection
 //!   whose thread calls, and that thread holds its mutex, which is recursive. That connection is asked what it runs, and nothing else: never
-//!   for anything that could run, prepare or change something.
+//!   for anything that could run, prepare or change something, but for R10.
+//! - R10 While SQLite calls a function or a table of ours, or asks a file for a pragma, the connection is not inside of its B-trees: statements
+//!   may be prepared, run and finalised on it there, by the calling thread, as the extensions that come with SQLite do.
 
 #![allow(unsafe_code)]
 
 pub(crate) mod abi;
 pub(crate) mod api;
+pub(crate) mod asking;
 pub(crate) mod connection;
 pub(crate) mod entry;
 pub(crate) mod file;
+pub(crate) mod fork;
 pub(crate) mod guard;
 pub(crate) mod library;
+pub(crate) mod logtable;
 pub(crate) mod running;
 pub(crate) mod sql;
 pub(crate) mod vfs;

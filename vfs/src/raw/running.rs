@@ -33,6 +33,15 @@ impl Owner {
         self.place = place;
     }
 
+    /// The connection that uses it now; null where that is not known.
+    ///
+    /// # Safety
+    /// In a call that SQLite makes on the file that this belongs to (rule R9).
+    pub(crate) unsafe fn connection(&self) -> *mut Connection {
+        // SAFETY: R9: valid as long as the file is open, and null before the B-tree is complete.
+        if self.place.is_null() { ptr::null_mut() } else { unsafe { *self.place } }
+    }
+
     /// The texts of the statements that run now.
     ///
     /// # Safety
@@ -40,8 +49,8 @@ impl Owner {
     pub(crate) unsafe fn running(&self) -> Vec<String> {
         let api = &self.library.api;
         let mut told: Vec<String> = Vec::new();
-        // SAFETY: R9: valid as long as the file is open, and null before the B-tree is complete.
-        let db = if self.place.is_null() { ptr::null_mut() } else { unsafe { *self.place } };
+        // SAFETY: the caller's promise.
+        let db = unsafe { self.connection() };
         if db.is_null() {
             return told;
         }

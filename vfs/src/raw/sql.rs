@@ -2,14 +2,18 @@
 
 use super::abi::{self, Context, Cursor, IndexInfo, Int64, Module, Value, Vtab, code};
 use super::api::transient;
+use super::asking::Asking;
 use super::connection::file_of;
 use super::file::{self, Known};
 use super::guard::guard;
 use super::library::Library;
-use crate::sql::{Cell, FUNCTIONS, Function, TABLES, Table, Target};
+use super::logtable::{self, path_of};
+use crate::past::Past;
+use crate::seat::Seat;
+use crate::sql::{self, Cell, FUNCTIONS, Function, Rows, Run, TABLES, Table, Target};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a function's or a table's callback is given: whose library, and which one it is. Never freed (rule R4).
 struct Bound<T: 'static> {
@@ -40,6 +44,11 @@ pub(crate) unsafe fn register(library: &'static Library, db: *mut abi::Connectio
                 failed => return failed,
             }
         }
+    }
+    // SAFETY: the caller's promise.
+    match unsafe { logtable::register(library, db) } {
+        code::OK => {}
+        failed => return failed,
     }
     for table in &bound.tables {
         let Ok(name) = CString::new(table.what.name) else { return code::ERROR };
@@ -86,12 +95,23 @@ fn bound(library: &'static Library) -> (usize, &'static All) {
 ///
 /// # Safety
 /// `db` is an open connection of the library's.
-unsafe fn target(library: &'static Library, db: *mut abi::Connection, schema: Option<&str>) -> Option<Target> {
+pub(super) unsafe fn target(library: &'static Library, db: *mut abi::Connection, schema: Option<&str>) -> Meant {
+    // SAFETY: R9: the connection that asks.
+    let asking = unsafe { Asking::of(library, db) };
     // SAFETY: the caller's promise, then R2.
     match unsafe { file::known(file_of(library, db, schema.unwrap_or("main"))) } {
-        Known::Ours(database, said, keeps_out) => Some(Target { database, said, library, keeps_out }),
-        Known::Foreign => None,
+        Known::Ours(target) => Meant::Now(Some(Target { asking, ..target })),
+        Known::Past(past, seat) => Meant::Past(past, asking, seat),
+        Known::Foreign => Meant::Now(None),
     }
+}
+
+/// What a question is about.
+pub(super) enum Meant {
+    /// A database of ours, or none.
+    Now(Option<Target>),
+    /// A moment of one's history.
+    Past(Arc<Past>, Asking, Arc<Seat>),
 }
 
 unsafe fn text_of(library: &Library, value: *mut Value) -> Option<String> {
@@ -112,8 +132,18 @@ unsafe extern "C" fn call<const PLACE: usize>(context: *mut Context, count: c_in
             let bound = &*(library.api.user_data)(context).cast::<Bound<Function>>();
             let arguments: Vec<Option<String>> =
                 (0..usize::try_from(count).unwrap_or(0)).map(|nth| text_of(library, *values.add(nth))).collect();
-            let target = target(library, (library.api.context_db_handle)(context), None);
-            match (bound.what.run)(target.as_ref(), &arguments) {
+            let db = (library.api.context_db_handle)(context);
+            let answered = match bound.what.run {
+                Run::OfLogs(run) => run(Asking::of(library, db), path_of(library, db, "main"), &arguments),
+                Run::OfDatabase(run) => match target(library, db, sql::schema_of(bound.what, &arguments)) {
+                    Meant::Now(target) => run(target.as_ref(), &arguments),
+                    Meant::Past(past, asking, seat) => {
+                        sql::session::of_past(asking, &seat, bound.what.name, &arguments)
+                            .unwrap_or_else(|| past.answer(bound.what.name))
+                    }
+                },
+            };
+            match answered {
                 Ok(cell) => answer(library, context, &cell),
                 Err(refusal) => {
                     let text = CString::new(refusal.message.replace('\0', " ")).unwrap_or_default();
@@ -171,7 +201,17 @@ static MODULE: Module = Module {
     eof: Some(eof),
     column: Some(column),
     rowid: Some(rowid),
-    rest: [None; 12],
+    update: None,
+    begin: None,
+    sync: None,
+    commit: None,
+    rollback: None,
+    find_function: None,
+    rename: None,
+    savepoint: None,
+    release: None,
+    rollback_to: None,
+    rest: [None; 2],
 };
 
 // SAFETY for all that follow: R1 to R5, in calls that SQLite makes on a table of this module.
@@ -252,9 +292,17 @@ unsafe extern "C" fn filter(
         let table = &mut *ours.base.table.cast::<OurTable>();
         let library = table.bound.library;
         let schema = if count > 0 { text_of(library, *values) } else { None };
-        let target = target(library, table.db, schema.as_deref());
+        let answered = match table.bound.what.rows {
+            Rows::OfLogs(rows) => {
+                rows(Asking::of(library, table.db), path_of(library, table.db, "main"), schema.as_deref())
+            }
+            Rows::OfDatabase(rows) => match target(library, table.db, schema.as_deref()) {
+                Meant::Now(target) => rows(target.as_ref()),
+                Meant::Past(past, ..) => past.rows(table.bound.what.name),
+            },
+        };
         ours.at = 0;
-        match (table.bound.what.rows)(target.as_ref()) {
+        match answered {
             Ok(rows) => {
                 ours.rows = rows;
                 code::OK

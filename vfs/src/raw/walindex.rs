@@ -13,9 +13,15 @@ const FIRST: u64 = 136;
 const PAGES_FIRST: u64 = 4096 - FIRST / 4;
 const PAGES: u64 = 4096;
 const WORDS: usize = 12;
+/// From the one word of a backfill's progress to the other.
+const BEGUN: usize = 8;
 
 /// The lock of who writes.
 pub(crate) const WRITE_LOCK: c_int = 0;
+/// The lock of who backfills.
+pub(crate) const CHECKPOINT_LOCK: c_int = 1;
+/// How many readers' locks there are.
+pub(crate) const READERS: c_int = 5;
 /// The first reader's lock.
 pub(crate) const READ_LOCK: c_int = 3;
 
@@ -75,10 +81,26 @@ impl Header {
         u64::from(self.words[4])
     }
 
+    /// The WAL's running checksum behind it.
+    pub(crate) fn checksum(&self) -> [u32; 2] {
+        [self.words[6], self.words[7]]
+    }
+
     /// Which WAL it is: changes when it starts over.
     pub(crate) fn salts(&self) -> u64 {
         salts(self.words[8], self.words[9])
     }
+}
+
+/// How many frames are in the database file, and up to which one a backfill was begun.
+///
+/// # Safety
+/// As for [`Header::read`].
+pub(crate) unsafe fn backfill(region: *const u32) -> (u64, u64) {
+    // SAFETY: R7: they follow the two headers: the one, five marks and eight bytes of locks, the other.
+    let (done, begun) =
+        unsafe { (ptr::read_volatile(region.add(2 * WORDS)), ptr::read_volatile(region.add(2 * WORDS + BEGUN))) };
+    (u64::from(done), u64::from(begun.max(done)))
 }
 
 /// The salts as one number: two words as they lie in the index, and in the WAL's header.

@@ -4,13 +4,14 @@
 //! What was only foreseen keeps nobody from the page that was asked for: where something of it fails, that page is fetched alone.
 
 use super::ahead::{self, Ahead};
-use super::{FETCH_DEADLINE, Sparse, SparseError, disguised};
+use super::{FETCH_DEADLINE, Reader, Sparse, SparseError, disguised};
 use crate::raw::file::Bytes;
 use crate::work;
 use littoral_engine::foresee::Walk;
 use littoral_engine::lazy::{Budget, Lazy};
 use littoral_engine::program::Nest;
 use littoral_engine::readahead::Room;
+use littoral_ports::{Tier, Timed};
 use littoral_types::PageNo;
 use littoral_types::limits::{FORESEEN_BYTES_MAX, FORESEEN_LEVELS_MAX, FORESEEN_MS_MAX, FRAME_PAGES_MAX};
 use std::cell::RefCell;
@@ -29,27 +30,36 @@ impl Sparse {
         page: PageNo,
         running: &dyn Fn() -> Vec<String>,
     ) -> Result<(), SparseError> {
-        let lazy = self.lazy()?;
+        let reader = self.lazy()?;
+        let lazy = reader.lazy.clone();
+        // It is not evicted again before it was read.
+        self.residency.touch(page);
         // Came along when the volume was opened: this is no step of anybody's way through the database.
-        if let Some(image) = lazy.resident(page) {
-            return self.install(file, std::iter::once((page, &image[..])));
-        }
         let began = Instant::now();
+        if let Some(image) = lazy.resident(page) {
+            let done = self.install(file, &reader, std::iter::once((page, &image[..])));
+            reader.meter.account().took(Timed::PageFetch(Tier::Memory), began.elapsed());
+            return done;
+        }
         let nests = self.nests(file, &lazy, running);
         let mut wanted = {
             let is_here = |page| self.residency.is_here(page) || lazy.resident(page).is_some();
-            self.ahead.lock().unwrap_or_else(PoisonError::into_inner).trees.missed(page, &is_here, ROOM)
+            let room = self.ahead_of(ROOM);
+            self.ahead.lock().unwrap_or_else(PoisonError::into_inner).trees.missed(page, &is_here, room)
         };
         let walks = self.walks(file, &lazy, nests, page);
         wanted.extend(self.level(file, &lazy, &walks));
         wanted.push(page);
         // What was only foreseen keeps nobody from the page that was asked for.
-        let fetched = self.fetch(file, lazy.clone(), wanted);
+        let fetched = self.fetch(file, &reader, wanted);
         if let Err(error) = &fetched {
             tracing::debug!(%error, %page, "reading ahead failed: fetching the page alone");
         }
-        if !self.residency.is_here(page) {
-            return self.fetch(file, lazy, vec![page]);
+        let is_here = self.residency.is_here(page);
+        let alone = if is_here { Ok(()) } else { self.fetch(file, &reader, vec![page]) };
+        reader.meter.account().took(Timed::PageFetch(Tier::Remote), began.elapsed());
+        if !is_here || alone.is_err() {
+            return alone;
         }
         // The way further down, for all rows at once.
         for _ in 1..FORESEEN_LEVELS_MAX {
@@ -57,7 +67,7 @@ impl Sparse {
             if level.is_empty() || began.elapsed() > Duration::from_millis(FORESEEN_MS_MAX) {
                 break;
             }
-            if let Err(error) = self.fetch(file, lazy.clone(), level) {
+            if let Err(error) = self.fetch(file, &reader, level) {
                 tracing::debug!(%error, "what was foreseen is not here");
                 break;
             }
@@ -119,7 +129,8 @@ impl Sparse {
         }
         // A page may bring a frame.
         let frame = self.residency.origin().page_size.bytes() * FRAME_PAGES_MAX as u64;
-        let max = usize::try_from(FORESEEN_BYTES_MAX / frame).unwrap_or(1).max(1);
+        let bytes = self.ahead_of(Room { bytes: FORESEEN_BYTES_MAX, pages: usize::MAX }).bytes;
+        let max = usize::try_from(bytes / frame).unwrap_or(1).max(1);
         self.with_ahead(file, lazy, |ahead, here| {
             walks.iter().flat_map(|(nest, walk)| walk.missing(nest, &ahead.trees, here, max)).collect()
         })
@@ -145,34 +156,49 @@ impl Sparse {
         look(&mut ahead, &here)
     }
 
-    pub(super) fn fetch(&self, file: &mut Bytes, lazy: Lazy, mut wanted: Vec<PageNo>) -> Result<(), SparseError> {
+    pub(super) fn fetch(&self, file: &mut Bytes, reader: &Reader, mut wanted: Vec<PageNo>) -> Result<(), SparseError> {
         wanted.retain(|page| !self.residency.is_here(*page));
+        let lazy = reader.lazy.clone();
         let fetched = work::run_shared(FETCH_DEADLINE, async move || {
             // Few enough that the budget reaches the one that is waited for.
             lazy.fetch_many(&wanted, Budget::default()).await
         })??;
         self.install(
             file,
+            reader,
             fetched.frames.iter().flat_map(|frame| &frame.pages).map(|(page, image)| (*page, &image[..])),
         )
     }
 
-    /// Writes pages where they belong, unless they are here by now (rule S3).
+    /// Writes pages where they belong, unless they are here by now (rule S3), or the file's pages are fetched as of another state by now:
+    /// then whoever wants them fetches them again. Under a quota others go meanwhile.
     fn install<'a>(
         &self,
         file: &mut Bytes,
+        reader: &Reader,
         pages: impl Iterator<Item = (PageNo, &'a [u8])>,
     ) -> Result<(), SparseError> {
         let size = self.residency.origin().page_size.bytes();
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        let right = self.residency.installing()?;
-        for (page, image) in pages {
-            ahead.trees.learn(page, image);
-            if !self.residency.is_here(page) {
-                let offset = page.index() * size;
-                file.write(offset, &disguised(offset, image)).map_err(SparseError::Inner)?;
-                self.residency.set_here(&right, page);
+        let mut pages = pages.peekable();
+        while pages.peek().is_some() {
+            let mut came = 0;
+            {
+                let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+                let right = self.residency.installing()?;
+                if self.residency.turn() != reader.turn {
+                    return Ok(());
+                }
+                for (page, image) in pages.by_ref().take(self.at_once(size)) {
+                    came += 1;
+                    ahead.trees.learn(page, image);
+                    if self.residency.may_install(&right, page)? {
+                        let offset = page.index() * size;
+                        file.write(offset, &disguised(offset, image)).map_err(SparseError::Inner)?;
+                        self.residency.set_here(&right, page);
+                    }
+                }
             }
+            self.make_room(came)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The table `littoral_changes`: the manifest's change log, as far as its subscribers have left it.
 
-use super::{Cell, Refusal, Table, Target, manifest_of};
+use super::{Cell, Refusal, Rows, Table, Target, manifest_of};
 use littoral_engine::EngineError;
 use littoral_types::{Change, ChangeSeq};
 
@@ -10,8 +10,15 @@ const STEP: usize = 256;
 /// The table.
 pub(super) const TABLE: Table = Table {
     name: "littoral_changes",
-    columns: &["change INTEGER", "after_record INTEGER", "record INTEGER", "kinds TEXT", "operations INTEGER"],
-    rows,
+    columns: &[
+        "change INTEGER",
+        "after_record INTEGER",
+        "record INTEGER",
+        "kinds TEXT",
+        "operations INTEGER",
+        "undone TEXT",
+    ],
+    rows: Rows::OfDatabase(rows),
 };
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
@@ -27,12 +34,19 @@ fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
 }
 
 fn row(change: &Change) -> Vec<Cell> {
-    let kinds: Vec<&str> = change.records.iter().map(|record| record.kind.word()).collect();
+    let mut kinds: Vec<&str> = change.records.iter().map(|record| record.kind.word()).collect();
+    if change.undone.is_some() {
+        kinds.push("undone");
+    }
     vec![
         Cell::count(change.change.0),
         Cell::count(change.after.0),
         Cell::count(change.seq().0),
         Cell::text(kinds.join(" ")),
         Cell::count(change.ops.len() as u64),
+        change.undone.as_ref().map_or(Cell::Null, |undone| {
+            let (work, chunks) = (undone.lease.wish.work, undone.lease.chunks());
+            Cell::text(format!("{work} of chunks {chunks}, cut off by {}: {}", undone.by, undone.why))
+        }),
     ]
 }

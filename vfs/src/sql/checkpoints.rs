@@ -1,7 +1,6 @@
 //! The table `littoral_checkpoints`: the newest records of the volume's log, as the object store has them.
 
-use super::{Cell, DEADLINE, Refusal, Table, Target, ours};
-use crate::work::{self, Ground};
+use super::{Cell, Refusal, Rows, Table, Target, of_log};
 use littoral_engine::live;
 use littoral_types::{Position, RecordSummary};
 
@@ -20,20 +19,11 @@ pub(super) const TABLE: Table = Table {
         "bytes INTEGER",
         "pages INTEGER",
     ],
-    rows,
+    rows: Rows::OfDatabase(rows),
 };
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {
-    let Target { database, said, .. } = ours(target)?;
-    let Ground { place, said, components } = work::ground(database.path(), said)?;
-    if place.found.is_none() {
-        // Nothing was published from here yet: whatever lies under that name is somebody else's.
-        return Ok(Vec::new());
-    }
-    let records = work::run(DEADLINE, async move || {
-        let (log, _) = place.log(&said.settings, &components)?;
-        live::history(&log, ROWS_MAX).await
-    })?;
+    let records = of_log(target, |log| async move { live::history(&log, ROWS_MAX).await })?;
     Ok(records.iter().map(row).collect())
 }
 

@@ -1,6 +1,6 @@
 //! The table `littoral_chunks`: how each chunk of the database lies in the object store, as the local manifest knows it.
 
-use super::{Cell, Refusal, Table, Target, manifest_of};
+use super::{Cell, Refusal, Rows, Table, Target, manifest_of};
 use littoral_engine::EngineError;
 use littoral_types::{ChunkId, ChunkRow};
 
@@ -19,7 +19,7 @@ pub(super) const TABLE: Table = Table {
         "deltas INTEGER",
         "delta_pages INTEGER",
     ],
-    rows,
+    rows: Rows::OfDatabase(rows),
 };
 
 fn rows(target: Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal> {

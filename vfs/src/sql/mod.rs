@@ -3,24 +3,41 @@
 //! A verb is a pragma (`PRAGMA littoral_checkpoint`) and a function (`SELECT littoral_checkpoint()`); a table is there without being made
 //! (`SELECT * FROM littoral_status`), and takes the schema as its one argument (`littoral_status('aux')`).
 
+mod at;
 mod changes;
 mod checkpoint;
 mod checkpoints;
 mod chunks;
+mod durability;
 mod hydrate;
+mod jobs;
+mod lag;
 mod last_error;
+mod leases;
+mod logs;
+mod release;
+pub(crate) mod session;
+mod setting;
 mod snapshot;
 mod status;
+mod terms;
 mod version;
+mod wait;
 
 use crate::database::Database;
+use crate::durable::Wish;
 use crate::raw::abi::code;
+use crate::raw::asking::Asking;
 use crate::raw::library::Library;
 use crate::said::Said;
-use crate::work::WorkError;
+use crate::seat::Seat;
+use crate::work::{self, Ground, WorkError};
+use littoral_engine::{EngineError, Log};
 use littoral_ports::Manifest;
-use littoral_types::VolumeId;
+use littoral_types::{Position, VolumeId};
 use std::ffi::c_int;
+use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,19 +115,44 @@ pub(crate) struct Target {
     pub(crate) library: &'static Library,
     /// Whether this connection keeps every other one out, ours included.
     pub(crate) keeps_out: bool,
+    /// When this connection's commits count as done.
+    pub(crate) wish: Arc<Wish>,
+    /// What this connection's read transaction shows, of a replica.
+    pub(crate) shown: Option<Position>,
+    /// Which session this connection is.
+    pub(crate) seat: Arc<Seat>,
+    /// The connection itself, as long as it asks.
+    pub(crate) asking: Asking,
 }
 
 type Answer = fn(Option<&Target>, &[Option<String>]) -> Result<Cell, Refusal>;
-type Rows = fn(Option<&Target>) -> Result<Vec<Vec<Cell>>, Refusal>;
+type AnswerOfLogs = fn(Asking, Option<PathBuf>, &[Option<String>]) -> Result<Cell, Refusal>;
+type Answers = Result<Vec<Vec<Cell>>, Refusal>;
 
-/// A pragma that is a function too.
+/// What answers a function.
+pub(crate) enum Run {
+    /// Asked of a database of ours; a pragma, too.
+    OfDatabase(Answer),
+    /// Asked of logs, by any connection: for the file of its main database.
+    OfLogs(AnswerOfLogs),
+}
+
+/// What gives all rows of a table.
+pub(crate) enum Rows {
+    /// Asked of a database of ours.
+    OfDatabase(fn(Option<&Target>) -> Answers),
+    /// Asked of logs, by any connection: for the file of its main database, of all its tables' logs or of the one that is named.
+    OfLogs(fn(Asking, Option<PathBuf>, Option<&str>) -> Answers),
+}
+
+/// A function.
 pub(crate) struct Function {
     /// With our prefix.
     pub(crate) name: &'static str,
     /// How many arguments it takes at most.
     pub(crate) arguments_max: c_int,
     /// Answers it.
-    pub(crate) run: Answer,
+    pub(crate) run: Run,
 }
 
 /// A table that is only read.
@@ -123,20 +165,60 @@ pub(crate) struct Table {
     pub(crate) rows: Rows,
 }
 
-/// Every pragma and function.
+/// Every function that is a pragma, too, and what answers it.
+pub(crate) fn pragmas() -> impl Iterator<Item = (&'static Function, Answer)> {
+    FUNCTIONS.iter().filter_map(|function| match function.run {
+        Run::OfDatabase(run) => Some((function, run)),
+        Run::OfLogs(_) => None,
+    })
+}
+
+/// Every function.
 pub(crate) const FUNCTIONS: &[Function] = &[
+    at::AT,
     checkpoint::CHECKPOINT,
+    durability::DURABILITY,
+    durability::ONCE,
+    durability::DURABLE_LSN,
     hydrate::HYDRATE,
     hydrate::PREFETCH,
+    lag::LAG,
     last_error::LAST_ERROR,
+    last_error::TAKE_ERROR,
+    logs::ACK,
+    logs::CURSOR,
+    logs::DROP_CURSOR,
+    logs::TRUNCATE,
+    release::RELEASE,
+    session::DURABLE_SERIAL,
+    session::SERIAL,
+    session::SESSION,
+    setting::SETTING,
     snapshot::SNAPSHOT,
     status::STATUS,
     checkpoint::SYNC,
     version::VERSION,
+    wait::WAIT,
 ];
 
 /// Every table.
-pub(crate) const TABLES: &[Table] = &[changes::TABLE, checkpoints::TABLE, chunks::TABLE, status::TABLE];
+pub(crate) const TABLES: &[Table] = &[
+    changes::TABLE,
+    checkpoints::TABLE,
+    chunks::TABLE,
+    jobs::TABLE,
+    leases::TABLE,
+    logs::STATS,
+    session::TABLE,
+    status::TABLE,
+    terms::TABLE,
+];
+
+/// The schema that a function is about: one that takes a schema's name says so, all others mean the main one.
+pub(crate) fn schema_of<'a>(function: &Function, arguments: &'a [Option<String>]) -> Option<&'a str> {
+    let takes_schema = function.name == at::AT.name;
+    arguments.first().filter(|_| takes_schema).and_then(Option::as_deref)
+}
 
 type Known = (Arc<dyn Manifest>, VolumeId);
 
@@ -146,6 +228,24 @@ fn manifest_of(target: Option<&Target>) -> Result<Option<Known>, Refusal> {
     let place = said.place(database.path())?;
     let Some(found) = &place.found else { return Ok(None) };
     Ok(place.manifest()?.map(|manifest| (manifest, found.binding.id)))
+}
+
+/// What the volume's log answers. Nothing where nothing was published from here yet: whatever lies under that name is somebody else's.
+fn of_log<T, F>(target: Option<&Target>, ask: impl FnOnce(Log) -> F + Send + 'static) -> Result<Vec<T>, Refusal>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<Vec<T>, EngineError>>,
+{
+    let Target { database, said, .. } = ours(target)?;
+    let Ground { place, said, components } = work::ground(database.path(), said)?;
+    if place.found.is_none() {
+        return Ok(Vec::new());
+    }
+    let asked = work::run(DEADLINE, async move || {
+        let (log, _) = place.log(&said.settings, &components)?;
+        ask(log).await
+    });
+    Ok(asked?)
 }
 
 /// The database that is asked about, or why there is none.
@@ -161,6 +261,14 @@ fn ours(target: Option<&Target>) -> Result<&Target, Refusal> {
 /// The same, where a connection of our own is to read beside this one: refused at once where it would wait for this very connection.
 fn shared(target: Option<&Target>) -> Result<&Target, Refusal> {
     let target = ours(target)?;
+    if target.database.replica().is_some() {
+        let message = format!(
+            "{}: is a replica: it is only read here, and published by whoever writes its volume",
+            target.database.path().display()
+        );
+        crate::last::error(&message);
+        return Err(Refusal { code: code::READONLY, message });
+    }
     if !target.keeps_out {
         return Ok(target);
     }

@@ -1,7 +1,7 @@
-//! Keys of the tables, each printed and parsed as a pair. Numbers are big-endian: LMDB's order is theirs.
+//! Keys of the tables, each printed and parsed as a pair. Numbers are big-endian: LMDB's order, and RocksDB's, is theirs.
 
 use crate::FormatError;
-use littoral_types::{ChangeSeq, ChunkId, DeltaId, PageNo, Seq, VolumeId};
+use littoral_types::{ChangeSeq, ChunkId, DeltaId, JobId, LeaseToken, PageNo, Seq, SessionName, VolumeId};
 
 const WHAT: &str = "key of a row";
 
@@ -106,6 +106,18 @@ pub fn parse_staged(key: &[u8]) -> Result<(VolumeId, [u8; 32]), FormatError> {
     Ok((VolumeId(fixed(volume)?), fixed(input)?))
 }
 
+/// A named session of a volume: 16 bytes and its name.
+pub fn session(volume: &VolumeId, session: &SessionName) -> Vec<u8> {
+    [&volume.0, session.as_str().as_bytes()].concat()
+}
+
+/// Reads [`session`].
+pub fn parse_session(key: &[u8]) -> Result<(VolumeId, SessionName), FormatError> {
+    let (volume, name) = key.split_at_checked(16).ok_or_else(|| invalid("too short for a session"))?;
+    let name = std::str::from_utf8(name).ok().and_then(|name| name.parse().ok());
+    Ok((VolumeId(fixed(volume)?), name.ok_or_else(|| invalid("not a session's name"))?))
+}
+
 /// An entry of the change log: 8 bytes.
 pub fn change(change: ChangeSeq) -> [u8; 8] {
     change.0.to_be_bytes()
@@ -124,6 +136,61 @@ pub fn change_of(volume: &VolumeId, seq: Seq, change: ChangeSeq) -> [u8; 32] {
 /// Reads [`change_of`].
 pub fn parse_change_of(key: &[u8]) -> Result<(VolumeId, Seq, ChangeSeq), FormatError> {
     parse_twice_numbered(key).map(|(volume, seq, change)| (volume, Seq(seq), ChangeSeq(change)))
+}
+
+/// A lease: 8 bytes.
+pub fn lease(token: LeaseToken) -> [u8; 8] {
+    token.0.to_be_bytes()
+}
+
+/// Reads [`lease`].
+pub fn parse_lease(key: &[u8]) -> Result<LeaseToken, FormatError> {
+    fixed(key).map(|bytes| LeaseToken(u64::from_be_bytes(bytes)))
+}
+
+/// A lease that was taken away, by its place among all that were: 8 bytes.
+pub fn taken(nth: u64) -> [u8; 8] {
+    nth.to_be_bytes()
+}
+
+/// Reads [`taken`].
+pub fn parse_taken(key: &[u8]) -> Result<u64, FormatError> {
+    fixed(key).map(u64::from_be_bytes)
+}
+
+/// A job: 8 bytes.
+pub fn job(job: JobId) -> [u8; 8] {
+    job.0.to_be_bytes()
+}
+
+/// Reads [`job`].
+pub fn parse_job(key: &[u8]) -> Result<JobId, FormatError> {
+    fixed(key).map(|bytes| JobId(u64::from_be_bytes(bytes)))
+}
+
+/// A job that is ready, by when it may be taken: 16 bytes, so that a seek to the beginning finds the next one.
+pub fn ready(not_before_ms: u64, job: JobId) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&not_before_ms.to_be_bytes());
+    key[8..].copy_from_slice(&job.0.to_be_bytes());
+    key
+}
+
+/// Reads [`ready`].
+pub fn parse_ready(key: &[u8]) -> Result<(u64, JobId), FormatError> {
+    let key = fixed::<16>(key)?;
+    let (ms, job) = key.split_at(8);
+    Ok((u64::from_be_bytes(fixed(ms)?), parse_job(job)?))
+}
+
+/// A blob that a job is done with: the job, then the blob's name.
+pub fn job_note(job: JobId, blob: &str) -> Vec<u8> {
+    [&job.0.to_be_bytes(), blob.as_bytes()].concat()
+}
+
+/// A token of a job that is not over: its hash, so that every token fits: 32 bytes.
+pub fn token(token: &str) -> [u8; 32] {
+    crate::hash::blob(token.as_bytes()).0
 }
 
 fn invalid(detail: &str) -> FormatError {
@@ -164,6 +231,14 @@ fn parse_twice_numbered(key: &[u8]) -> Result<(VolumeId, u64, u64), FormatError>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sessions_key_reads_back_and_others_do_not() {
+        let (volume, name) = (VolumeId([7; 16]), "worker-7".parse::<SessionName>().unwrap());
+        let key = session(&volume, &name);
+        assert_eq!(parse_session(&key), Ok((volume, name)));
+        assert!(parse_session(&key[..16]).is_err() && parse_session(&key[..3]).is_err());
+    }
 
     #[test]
     fn ends_of_life_sort_by_page_and_read_back() {

@@ -1,4 +1,4 @@
-//! Rows of the local manifest, one file a kind: schema version, fields, CRC64-NVME.
+//! Rows of the local manifest and of the job queue, one file a kind: schema version, fields, CRC64-NVME.
 //!
 //! Keys are big-endian, so that the order of bytes is the order of numbers ([`keys`]).
 
@@ -7,8 +7,16 @@ pub mod change;
 pub mod delta;
 pub mod identities;
 pub mod intent;
+pub mod job;
+pub mod job_note;
 pub mod keys;
+pub mod lease;
+pub mod lease_taken;
 pub mod number;
+pub mod object;
+pub mod owners;
+pub mod segment;
+pub mod session;
 pub mod staged;
 pub mod volume;
 

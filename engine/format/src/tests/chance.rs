@@ -5,6 +5,8 @@ use crate::segment;
 use littoral_types::limits::FRAME_PAGES_MAX;
 use littoral_types::*;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 /// SplitMix64: small, and the same on every machine.
 #[derive(Clone, Debug)]
@@ -184,12 +186,61 @@ impl Chance {
         let mut deltas = self.list(4, Self::delta);
         deltas.sort_by_key(|delta| delta.id);
         deltas.dedup_by_key(|delta| delta.id);
-        ChunkRow { chunk, base: self.option(Self::base), deltas }
+        if self.below(4) == 0 {
+            return ChunkRow { segment: Some(self.log_row()), ..ChunkRow::new(chunk) };
+        }
+        ChunkRow { chunk, base: self.option(Self::base), deltas, segment: None }
+    }
+
+    fn voids(&mut self, mut from: u64, end: u64) -> Vec<(Lsn, Lsn)> {
+        let mut voids = Vec::new();
+        while from < end && self.below(3) > 0 {
+            let first = from + self.below(end - from);
+            let last = first + self.below(end - first);
+            voids.push((Lsn(first), Lsn(last)));
+            from = last + 1;
+        }
+        voids
+    }
+
+    pub(super) fn log_row(&mut self) -> LogRow {
+        let (first, records) = (1 + self.below(1 << 40), self.below(1 << 20));
+        let end = 4_096 + 8 * self.below(100_000);
+        let sealed = self.option(|chance| end + chance.below(90_000));
+        let mut row = LogRow {
+            first: Lsn(first),
+            created_ms: self.number(),
+            end,
+            records,
+            since_ms: self.number(),
+            until_ms: self.number(),
+            sealed,
+            pieces: Vec::new(),
+            table: None,
+        };
+        row.table = self.option(|chance| LogTable {
+            columns: chance.list(3, |chance| format!("\"c{}\" TEXT", chance.number())),
+            voids: chance.voids(first, first + records),
+        });
+        let (mut from, until) = row.span();
+        let mut lsn = first;
+        while from < until {
+            let to = if self.below(3) == 0 { until } else { from + 1 + self.below(until - from) };
+            lsn += self.below(first + records + 1 - lsn);
+            let (blob, at) = (self.blob_ref(), self.below(1 << 50));
+            row.pieces.push(LogPiece { from, to, first: Lsn(lsn), blob, at });
+            from = to;
+        }
+        row
     }
 
     pub(super) fn op(&mut self) -> ManifestOp {
         let chunk = ChunkId(self.number());
-        match self.below(5) {
+        match self.below(9) {
+            8 => ManifestOp::PutSegment { chunk, segment: self.log_row() },
+            7 => ManifestOp::DropSegment { chunk },
+            6 => ManifestOp::Object(self.object_mark()),
+            5 => ManifestOp::Session(self.mark()),
             0 => ManifestOp::Reshape { page_size: self.page_size() },
             1 => ManifestOp::Resize { page_count: PageCount(self.number()) },
             2 => ManifestOp::PutBase { chunk, base: self.base() },
@@ -340,8 +391,18 @@ impl Chance {
                 sessions: self.list(3, Self::session),
                 wal: self.option(Self::wal),
                 pages: self.travelling(),
+                gap: None,
+            }),
+            RecordKind::Gap => RecordBody::Checkpoint(Checkpoint {
+                ops: self.ops(),
+                schema: self.option(Self::schema),
+                sessions: self.list(3, Self::session),
+                wal: self.option(Self::wal),
+                pages: self.travelling(),
+                gap: Some(Gap { reason: self.pick(&GapReason::ALL), since_ms: self.number() }),
             }),
             RecordKind::Coalesce => RecordBody::Coalesce(Coalesce { ops: self.ops() }),
+            RecordKind::Fork => RecordBody::Fork(Box::new(self.fork())),
             RecordKind::Index => RecordBody::Index(Index {
                 after: Seq(self.number()),
                 previous: self.option(|chance| RecordHash(chance.array())),
@@ -357,6 +418,19 @@ impl Chance {
                 snapshots: self.list(4, |chance| Seq(chance.number())),
             }),
         }
+    }
+
+    fn fork(&mut self) -> Fork {
+        let Snapshot { volume, figures, schema, shards, rows, .. } = self.snapshot();
+        let parent = Parent {
+            name: self.name(),
+            id: self.volume_id(),
+            seq: Seq(self.number()),
+            record: RecordHash(self.array()),
+            position: Position { epoch: Epoch(self.number()), lsn: Lsn(self.number()) },
+        };
+        let (made_by, ops, pages) = (self.owner(), self.ops(), self.travelling());
+        Fork { volume, made_by, parent, figures, shards, rows, ops, schema, pages }
     }
 
     pub(super) fn record(&mut self, kind: RecordKind) -> Record {
@@ -430,7 +504,51 @@ impl Chance {
             shards,
             rows,
             skeleton,
+            sessions: self.marks(),
+            objects: self.objects(),
         }
+    }
+
+    pub(super) fn mark(&mut self) -> SessionMark {
+        let serial = Serial::new(self.number() >> 1).unwrap();
+        let step = self.pick(&[SessionStep::On(serial), SessionStep::Anew(serial), SessionStep::Gone]);
+        let position = Position { epoch: Epoch(self.number()), lsn: Lsn(self.number()) };
+        SessionMark { session: format!("worker-{}", self.below(100)).parse().unwrap(), step, position }
+    }
+
+    fn marks(&mut self) -> Vec<SessionMark> {
+        let marks = self.list(4, Self::mark).into_iter().filter(|mark| mark.step != SessionStep::Gone);
+        let by_name: std::collections::BTreeMap<_, _> = marks.map(|mark| (mark.session.clone(), mark)).collect();
+        by_name.into_values().collect()
+    }
+
+    pub(super) fn object_mark(&mut self) -> ObjectMark {
+        let mark = ObjectMark { id: ObjectId(self.below(1 << 29) as u32), object: None };
+        ObjectMark { object: self.option(Self::object), ..mark }
+    }
+
+    fn object(&mut self) -> Object {
+        Object {
+            kind: self.pick(&ObjectKind::ALL),
+            name: self.text().into(),
+            table: self.text().into(),
+            root: self.option(Self::page),
+            pages: self.number(),
+            open: self.number(),
+            position: Position { epoch: Epoch(self.number()), lsn: Lsn(self.number()) },
+            taken: Taken { pages: self.number(), bytes: self.number() },
+            total: Taken { pages: self.number(), bytes: self.number() },
+        }
+    }
+
+    fn objects(&mut self) -> Vec<ObjectMark> {
+        let marks = self.list(4, Self::object_mark).into_iter().filter(|mark| mark.object.is_some());
+        let by_id: std::collections::BTreeMap<_, _> = marks.map(|mark| (mark.id, mark)).collect();
+        by_id.into_values().collect()
+    }
+
+    pub(super) fn owner_of_page(&mut self) -> PageOwner {
+        PageOwner::of_bits(self.bits() as u32)
     }
 
     pub(super) fn head(&mut self) -> Head {
@@ -441,6 +559,16 @@ impl Chance {
             snapshot: SnapshotRef { seq: Seq(self.number()), record: RecordHash(self.array()) },
             inline: self.option(|chance| Box::new(chance.snapshot())),
         }
+    }
+
+    pub(super) fn copy_mark(&mut self) -> CopyMark {
+        let state = match self.below(3) {
+            0 => CopyState::Follows,
+            1 => CopyState::Fills(Seq(self.number())),
+            _ => CopyState::Promoted { at_ms: self.number(), fenced: self.yes(), by: self.text() },
+        };
+        let pins = (0..self.below(4)).map(|_| self.text()).collect();
+        CopyMark { volume: self.volume_id(), of: self.text(), began_ms: self.number(), state, pins }
     }
 
     pub(super) fn pin(&mut self) -> Pin {
@@ -454,7 +582,7 @@ impl Chance {
                 0 => PinPurpose::Snapshot(self.name()),
                 1 => PinPurpose::Restore,
                 2 => PinPurpose::Reader,
-                _ => PinPurpose::Fork(self.name()),
+                _ => PinPurpose::Fork(Child { name: self.name(), id: self.volume_id(), rows: Seq(self.number()) }),
             },
             holder: self.text(),
             created_ms: self.number(),
@@ -492,7 +620,30 @@ impl Chance {
             after: Seq(self.number()),
             records: self.list(4, Self::summary),
             ops: self.ops(),
+            undone: self.option(Self::taken),
         }
+    }
+
+    pub(super) fn lease(&mut self) -> Lease {
+        let chunks = self.list(5, |chance| ChunkId(chance.number()));
+        Lease {
+            token: LeaseToken(self.number()),
+            wish: LeaseWish {
+                volume: self.volume_id(),
+                work: self.pick(&Work::ALL),
+                chunks: self.option(|_| chunks.into_iter().collect()),
+                generation: Generation(self.number()),
+                process: self.below(1 << 32) as u32,
+                mark: self.text(),
+                taken_ms: self.number(),
+                until_boot_ms: self.number(),
+            },
+        }
+    }
+
+    pub(super) fn taken(&mut self) -> TakenAway {
+        let (lease, at_ms) = (self.lease(), self.number());
+        TakenAway { lease, at_ms, by: self.text(), why: self.text(), is_forced: self.yes() }
     }
 
     pub(super) fn intent(&mut self) -> Intent {
@@ -503,8 +654,58 @@ impl Chance {
             seq: Seq(self.number()),
             record: self.bytes(len),
             body: self.option(|chance| (chance.blob_name(), chance.number())),
-            identities: pages.into_iter().map(|page| (page, self.identity())).collect(),
+            identities: pages.iter().map(|page| (*page, self.identity())).collect(),
+            owners: match self.below(3) {
+                0 => None,
+                1 => Some(Vec::new()),
+                _ => Some(pages.into_iter().map(|page| (page, self.owner_of_page())).collect()),
+            },
         }
+    }
+
+    fn log_cut(&mut self) -> Cut {
+        match self.below(3) {
+            0 => Cut::Before(Lsn(self.number())),
+            1 => Cut::OlderThan(self.number()),
+            _ => Cut::KeepBytes(self.number()),
+        }
+    }
+
+    pub(super) fn job(&mut self) -> Job {
+        let task = match self.below(6) {
+            0 => Task::CreateCheckpoint,
+            3 => Task::Replicate,
+            4 => Task::TruncateAppendOnly { cut: self.log_cut(), past_cursors: self.yes() },
+            1 => Task::VerifyCheckpoint { restore: self.yes() },
+            2 => Task::DownloadCheckpoint,
+            _ => Task::PruneCheckpoint {
+                keep_last: self.option(Self::number),
+                keep_within_ms: self.option(Self::number),
+            },
+        };
+        let state = match self.below(5) {
+            0 => JobState::Ready { not_before_ms: self.number() },
+            1 => JobState::Running { by: self.text() },
+            2 => JobState::Done { outcome: self.text() },
+            3 => JobState::Cancelled,
+            _ => JobState::Dead { reason: self.text() },
+        };
+        let path = self.bytes(30);
+        Job {
+            id: JobId(self.number()),
+            wish: Wish { task, database: OsString::from_vec(path).into(), volume: self.text() },
+            state,
+            attempts: self.below(1 << 32) as u32,
+            failures: self.below(1 << 32) as u32,
+            error: self.option(Self::text),
+            created_ms: self.number(),
+            started_ms: self.option(Self::number),
+            changed_ms: self.number(),
+        }
+    }
+
+    pub(super) fn job_note(&mut self) -> JobNote {
+        JobNote { blob: self.text(), bytes: self.number(), frames: self.number(), pages: self.number() }
     }
 
     pub(super) fn staged(&mut self) -> StagedBlob {

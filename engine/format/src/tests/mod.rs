@@ -6,6 +6,7 @@ mod damage;
 mod drawn;
 mod fuzzed;
 mod golden;
+mod log;
 mod names;
 mod round_trip;
 mod rules;

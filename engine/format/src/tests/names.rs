@@ -7,13 +7,15 @@ use littoral_types::*;
 use proptest::prelude::*;
 
 fn any_key(chance: &mut Chance) -> ObjectKey {
-    match chance.below(7) {
+    match chance.below(9) {
         0 => ObjectKey::Record(Seq(chance.number())),
         1 => ObjectKey::Snapshot(Seq(chance.number())),
         2 => ObjectKey::Blob(chance.blob_name()),
         3 => ObjectKey::Pin(PinKey::Id(PinId(chance.array()))),
         4 => ObjectKey::Pin(PinKey::Snapshot(chance.snapshot_name())),
         5 => ObjectKey::Head,
+        6 => ObjectKey::Copy,
+        7 => ObjectKey::Promoted,
         _ => ObjectKey::Probe(format!("{:x}", chance.bits())),
     }
 }
@@ -105,7 +107,7 @@ fn every_object_lies_in_the_folder_that_is_listed_for_it() {
             ObjectKey::Snapshot(_) => Folder::Snapshots,
             ObjectKey::Blob(name) => Folder::Blobs(name.kind),
             ObjectKey::Pin(_) => Folder::Pins,
-            ObjectKey::Head => Folder::All,
+            ObjectKey::Head | ObjectKey::Copy | ObjectKey::Promoted => Folder::All,
             ObjectKey::Probe(_) => Folder::Probe,
         };
         for folder in [folder, Folder::All] {

@@ -2,7 +2,7 @@
 
 use super::chance::Chance;
 use crate::patch::Patch;
-use crate::{FormatError, blob, head, identity, ops, pin, record, rows, shard, snapshot};
+use crate::{FormatError, blob, copy, head, identity, ops, pin, record, rows, shard, snapshot};
 use littoral_types::*;
 use proptest::prelude::*;
 use std::fmt::Debug;
@@ -43,6 +43,7 @@ proptest! {
         both_ways(&chance.snapshot(), snapshot::encode, snapshot::decode);
         both_ways(&chance.head(), head::encode, head::decode);
         both_ways(&chance.pin(), pin::encode, pin::decode);
+        both_ways(&chance.copy_mark(), copy::encode, copy::decode);
     }
 
     #[test]
@@ -52,8 +53,16 @@ proptest! {
         both_ways(&chance.base(), rows::base::encode, rows::base::decode);
         both_ways(&chance.delta(), rows::delta::encode, rows::delta::decode);
         both_ways(&chance.change(), rows::change::encode, rows::change::decode);
+        both_ways(&chance.lease(), rows::lease::encode, rows::lease::decode);
+        both_ways(&chance.taken(), rows::lease_taken::encode, rows::lease_taken::decode);
         both_ways(&chance.intent(), rows::intent::encode, rows::intent::decode);
         both_ways(&chance.staged(), rows::staged::encode, rows::staged::decode);
+        both_ways(&chance.job(), rows::job::encode, rows::job::decode);
+        both_ways(&chance.job_note(), rows::job_note::encode, rows::job_note::decode);
+        both_ways(&chance.mark(), rows::session::encode, rows::session::decode);
+        both_ways(&chance.object_mark(), rows::object::encode, rows::object::decode);
+        let owners: Vec<_> = (0..rows::owners::GROUP).map(|_| chance.owner_of_page()).collect();
+        both_ways(&owners, |owners| rows::owners::encode(owners), rows::owners::decode);
         both_ways(&chance.identities(), |ids| rows::identities::encode(ids), rows::identities::decode);
         both_ways(&chance.number(), |n| Ok(rows::number::encode(*n)), rows::number::decode);
     }

@@ -108,7 +108,7 @@ fn p07_one_ranged_read_of_a_shard_gives_one_chunks_row_with_its_frame_offsets() 
         .map(|chunk| {
             let mut base = base();
             base.generation = Generation(chunk);
-            ChunkRow { chunk: ChunkId(chunk), base: Some(base), deltas: Vec::new() }
+            ChunkRow { base: Some(base), ..ChunkRow::new(ChunkId(chunk)) }
         })
         .collect();
     let (bytes, lengths) = shard::encode(0, &rows).unwrap();
@@ -193,7 +193,8 @@ fn p13_a_blobs_name_is_no_page_identity() {
 #[test]
 fn a_newer_version_is_told_from_damage() {
     // Where each kind keeps its schema version: behind four bytes of magic, or first.
-    for sample in all() {
+    // A log's entries have the version of the segment that they stand in.
+    for sample in all().into_iter().filter(|sample| !matches!(sample.name, "log-entry" | "log-session")) {
         let magic = !matches!(sample.entry, "rows" | "frame" | "patch");
         let at = if magic { 4 } else { 0 };
         let mut bytes = (sample.encode)();

@@ -1,7 +1,7 @@
 //! One fixed value of every kind: what the golden files hold and `docs/format.md` draws.
 
 use crate::patch::{self, Patch};
-use crate::{FormatError, blob, head, identity, keys, pin, record, rows, segment, shard, snapshot};
+use crate::{FormatError, blob, copy, head, identity, keys, log, pin, record, rows, segment, shard, snapshot};
 use littoral_types::*;
 
 pub(super) const KEY: IdentityKey = IdentityKey([7; 32]);
@@ -121,6 +121,51 @@ fn summary() -> RecordSummary {
     }
 }
 
+fn the_log_entries() -> [(LogEntryHead, &'static [u8]); 2] {
+    let serial = |number| Serial::new(number).unwrap();
+    let (session, time_ms) = (1, 1_700_000_000_500);
+    let named = LogEntryHead { kind: LogEntryKind::Session, session, len: 8, serial: serial(41), time_ms };
+    let record = LogEntryHead { kind: LogEntryKind::Record, session, len: 5, serial: serial(42), time_ms };
+    [(named, b"worker-7"), (record, b"hello")]
+}
+
+fn a_log_entry((entry, body): &(LogEntryHead, &'static [u8])) -> Vec<u8> {
+    log::encode_entry(&crate::entry::LOG, Lsn(300), entry, body).unwrap()
+}
+
+/// Whether it is that and nothing else.
+fn reads_log_entry(nth: usize, bytes: &[u8]) -> Result<bool, FormatError> {
+    let found = log::decode_entry(&crate::entry::LOG, Lsn(300), bytes)?;
+    match found.filter(|(_, body)| log::entry_bytes(body.len()) == bytes.len()) {
+        Some(found) => Ok(found == the_log_entries()[nth]),
+        None => Err(FormatError::Invalid { what: "log entry", detail: "none, or more than one".to_owned() }),
+    }
+}
+
+fn reads_log_head(bytes: &[u8]) -> Result<bool, FormatError> {
+    match bytes.len() {
+        log::HEAD_LEN => Ok(log::decode_head(bytes)? == crate::entry::LOG),
+        _ => Err(FormatError::Invalid { what: "log segment", detail: "not a head alone".to_owned() }),
+    }
+}
+
+fn a_log_index() -> LogIndex {
+    let before = [
+        ("archive".parse().unwrap(), Serial::new(7).unwrap()),
+        ("worker-7".parse().unwrap(), Serial::new(41).unwrap()),
+    ];
+    let mut fold = log::Fold::new(crate::entry::LOG, &before.into());
+    let [(named, name), (record, _)] = the_log_entries();
+    fold.take(&named, Some(&std::str::from_utf8(name).unwrap().parse().unwrap())).unwrap();
+    fold.take(&record, None).unwrap();
+    // One that reaches into the next block, and one there.
+    for (len, time_ms) in [(70_000, 1_700_000_000_400), (3, 1_700_000_000_600)] {
+        let nobody = LogEntryHead { session: 0, serial: Serial::ZERO, len, time_ms, ..record };
+        fold.take(&nobody, None).unwrap();
+    }
+    fold.index()
+}
+
 fn spelled(body: RecordBody) -> Record {
     Record {
         header: RecordHeader {
@@ -150,6 +195,15 @@ pub(super) fn a_record(kind: RecordKind) -> Record {
             sessions: vec![("import".to_owned(), 7)],
             wal: None,
             pages: Vec::new(),
+            gap: None,
+        }),
+        RecordKind::Gap => RecordBody::Checkpoint(Checkpoint {
+            ops: vec![ManifestOp::Resize { page_count: PageCount(40) }],
+            schema: Some(schema()),
+            sessions: Vec::new(),
+            wal: Some(wal()),
+            pages: vec![SkeletonPage { page: page(1), image: text(1) }],
+            gap: Some(Gap { reason: GapReason::Room, since_ms: 1_700_000_000_400 }),
         }),
         RecordKind::Coalesce => RecordBody::Coalesce(Coalesce {
             ops: vec![ManifestOp::ReplaceDeltas {
@@ -172,6 +226,30 @@ pub(super) fn a_record(kind: RecordKind) -> Record {
             blobs: vec![name(BlobKind::Chunk), name(BlobKind::Shard)],
             snapshots: vec![Seq(1), Seq(17)],
         }),
+        RecordKind::Fork => {
+            let Snapshot { volume, figures, schema, shards, rows, skeleton, .. } = a_snapshot();
+            let position = Position { epoch: Epoch(2), lsn: Lsn(12) };
+            let parent = Parent {
+                name: "parent".parse().unwrap(),
+                id: VolumeId(bits(0x20)),
+                seq: Seq(64),
+                record: RecordHash(bits(0x90)),
+                position,
+            };
+            let made_by = owner();
+            let pages = skeleton.pages;
+            RecordBody::Fork(Box::new(Fork {
+                volume,
+                made_by,
+                parent,
+                figures,
+                shards,
+                rows,
+                ops: ops(),
+                schema,
+                pages,
+            }))
+        }
     })
 }
 
@@ -295,7 +373,7 @@ fn reads_frame(bytes: &[u8]) -> Result<bool, FormatError> {
 }
 
 pub(super) fn a_row(chunk: u64) -> ChunkRow {
-    ChunkRow { chunk: ChunkId(chunk), base: Some(base()), deltas: vec![delta()] }
+    ChunkRow { base: Some(base()), deltas: vec![delta()], ..ChunkRow::new(ChunkId(chunk)) }
 }
 
 fn the_rows() -> Vec<ChunkRow> {
@@ -323,7 +401,143 @@ fn a_snapshot() -> Snapshot {
         }],
         rows: the_rows(),
         skeleton: Skeleton { pages: vec![SkeletonPage { page: page(1), image: text(1) }] },
+        sessions: Vec::new(),
+        objects: Vec::new(),
     }
+}
+
+fn a_mark(session: &str, step: SessionStep) -> SessionMark {
+    SessionMark { session: session.parse().unwrap(), step, position: Position { epoch: Epoch(2), lsn: Lsn(12) } }
+}
+
+fn a_session_mark() -> SessionMark {
+    a_mark("worker-7", SessionStep::On(Serial::new(4711).unwrap()))
+}
+
+/// One of a volume with named sessions.
+fn a_snapshot_with_sessions() -> Snapshot {
+    let other = a_mark("worker-8", SessionStep::Anew(Serial::new(3).unwrap()));
+    Snapshot { sessions: vec![a_session_mark(), other], ..a_snapshot() }
+}
+
+/// A segment in which sessions went on, began anew and went.
+fn a_segment_of_sessions() -> Record {
+    let mut record = a_record(RecordKind::Segment);
+    if let RecordBody::Segment(segment) = &mut record.body {
+        segment.ops.extend([
+            ManifestOp::Session(a_session_mark()),
+            ManifestOp::Session(a_mark("worker-8", SessionStep::Anew(Serial::new(3).unwrap()))),
+            ManifestOp::Session(a_mark("worker-9", SessionStep::Gone)),
+        ]);
+    }
+    record
+}
+
+fn an_object_mark() -> ObjectMark {
+    let object = Object {
+        kind: ObjectKind::Index,
+        name: "by_time".into(),
+        table: "events".into(),
+        root: PageNo::new(5),
+        pages: 300,
+        open: 2,
+        position: Position { epoch: Epoch(2), lsn: Lsn(12) },
+        taken: Taken { pages: 3, bytes: 4711 },
+        total: Taken { pages: 900, bytes: 1_000_000 },
+    };
+    ObjectMark { id: ObjectId(7), object: Some(object) }
+}
+
+/// One of a volume whose tables and indexes are known.
+fn a_snapshot_with_objects() -> Snapshot {
+    Snapshot { objects: vec![an_object_mark()], ..a_snapshot() }
+}
+
+/// A checkpoint that took something of an index, and after which another one is gone.
+fn a_checkpoint_of_objects() -> Record {
+    let mut record = a_checkpoint();
+    if let RecordBody::Checkpoint(checkpoint) = &mut record.body {
+        let gone = ObjectMark { id: ObjectId(8), object: None };
+        checkpoint.ops.extend([ManifestOp::Object(an_object_mark()), ManifestOp::Object(gone)]);
+    }
+    record
+}
+
+/// A log's segment that is sealed: two runs of an object of its own, and between them one that had travelled before.
+fn a_log_row() -> LogRow {
+    let piece = |from, to, first, blob, at| LogPiece { from, to, first: Lsn(first), blob, at };
+    LogRow {
+        first: Lsn(901),
+        created_ms: 1_700_000_000_000,
+        end: 40_000,
+        records: 300,
+        since_ms: 1_700_000_000_100,
+        until_ms: 1_700_000_000_900,
+        sealed: Some(40_200),
+        pieces: vec![
+            piece(0, 4_096, 901, own(BlobKind::Segment, 8_296), 0),
+            piece(4_096, 36_000, 901, elsewhere(), 64),
+            piece(36_000, 40_200, 1_170, own(BlobKind::Segment, 8_296), 4_096),
+        ],
+        table: None,
+    }
+}
+
+/// The same of a log whose records are rows of a table, with some that are none.
+fn a_log_row_of_a_table() -> LogRow {
+    let table = LogTable {
+        columns: vec!["\"ts\" INTEGER".to_owned(), "\"größe\" TEXT".to_owned()],
+        voids: vec![(Lsn(901), Lsn(903)), (Lsn(1_000), Lsn(1_000))],
+    };
+    LogRow { table: Some(table), ..a_log_row() }
+}
+
+/// A segment that is open, with a piece that travels in the record.
+fn a_segment_of_a_log() -> Record {
+    let mut record = a_record(RecordKind::Segment);
+    let bytes: Vec<u8> = (0..48).collect();
+    let blob = |len, hash, kind, birth| BlobRef { home: Home::Own, name: BlobName { kind, hash, birth }, len };
+    let travels = blob(48, crate::hash::blob(&bytes), BlobKind::Record, record.header.seq);
+    let before = LogPiece { from: 4_096, to: 8_000, first: Lsn(901), blob: own(BlobKind::Segment, 3_904), at: 0 };
+    let piece =
+        LogPiece { from: 8_000, to: 8_048, first: Lsn(950), blob: travels, at: record::HEADER_BYTES_MAX as u64 };
+    let segment = LogRow { end: 8_048, sealed: None, records: 50, pieces: vec![before, piece], ..a_log_row() };
+    if let RecordBody::Segment(body) = &mut record.body {
+        body.wal = None;
+        body.ops = vec![
+            ManifestOp::PutSegment { chunk: ChunkId(3), segment },
+            ManifestOp::PutSegment { chunk: ChunkId(2), segment: a_log_row() },
+        ];
+        body.frames = bytes;
+    }
+    record
+}
+
+/// The same said by a checkpoint, and one that is gone.
+fn a_truncation() -> Record {
+    let mut record = a_checkpoint_of_objects();
+    if let RecordBody::Checkpoint(checkpoint) = &mut record.body {
+        checkpoint.ops = vec![
+            ManifestOp::PutSegment { chunk: ChunkId(2), segment: a_log_row() },
+            ManifestOp::DropSegment { chunk: ChunkId(1) },
+        ];
+    }
+    record
+}
+
+fn an_intent_with_owners() -> Intent {
+    let owners = vec![
+        (PageNo::FIRST, PageOwner::new(ObjectId::SCHEMA, Part::Node, false)),
+        (PageNo::from_index(300), PageOwner::new(ObjectId(7), Part::Overflow, true)),
+    ];
+    Intent { owners: Some(owners), ..an_intent() }
+}
+
+fn the_owners() -> Vec<PageOwner> {
+    let mut owners = vec![PageOwner::UNKNOWN; rows::owners::GROUP];
+    owners[0] = PageOwner::new(ObjectId::SCHEMA, Part::Node, false);
+    owners[2] = PageOwner::new(ObjectId(7), Part::Overflow, true);
+    owners
 }
 
 fn a_head() -> Head {
@@ -347,6 +561,21 @@ fn a_pin() -> Pin {
         holder: "host:/db/.littoral".to_owned(),
         created_ms: 1_700_000_002_000,
         expires_ms: Some(1_700_086_402_000),
+    }
+}
+
+fn a_pin_of_a_fork() -> Pin {
+    let child = Child { name: "app-test".parse().unwrap(), id: VolumeId(bits(0x20)), rows: Seq(63) };
+    Pin { purpose: PinPurpose::Fork(child), expires_ms: None, ..a_pin() }
+}
+
+fn a_copy_mark() -> CopyMark {
+    CopyMark {
+        volume: VolumeId(bits(0x10)),
+        of: "s3://bucket/prefix".to_owned(),
+        began_ms: 1_700_000_002_000,
+        state: CopyState::Promoted { at_ms: 1_700_000_009_000, fenced: true, by: "host".to_owned() },
+        pins: vec!["snap-before-upgrade".to_owned()],
     }
 }
 
@@ -408,7 +637,62 @@ fn a_change() -> Change {
         after: Seq(62),
         records: vec![summary()],
         ops: vec![ManifestOp::Resize { page_count: PageCount(40) }],
+        undone: None,
     }
+}
+
+fn a_lease() -> Lease {
+    let chunks = [4, 5, 6, 300].into_iter().map(ChunkId).collect();
+    Lease {
+        token: LeaseToken(300),
+        wish: LeaseWish {
+            volume: VolumeId(bits(0x10)),
+            work: Work::Repack,
+            chunks: Some(chunks),
+            generation: Generation(9),
+            process: 4711,
+            mark: "4711-3".to_owned(),
+            taken_ms: 1_700_000_000_000,
+            until_boot_ms: 9_000_000,
+        },
+    }
+}
+
+fn a_lease_that_was_taken_away() -> TakenAway {
+    TakenAway {
+        lease: a_lease(),
+        at_ms: 1_700_000_009_000,
+        by: "user 1000, process 4712".to_owned(),
+        why: "it hangs".to_owned(),
+        is_forced: true,
+    }
+}
+
+/// One that says that work was cut off. (None brings records too: here it shows every byte.)
+fn a_compensating_change() -> Change {
+    Change { undone: Some(a_lease_that_was_taken_away()), ..a_change() }
+}
+
+fn a_job() -> Job {
+    Job {
+        id: JobId(300),
+        wish: Wish {
+            task: Task::PruneCheckpoint { keep_last: Some(3), keep_within_ms: Some(86_400_000) },
+            database: "/data/app.db".into(),
+            volume: "s3://bucket/prefix/app.db".to_owned(),
+        },
+        state: JobState::Ready { not_before_ms: 1_700_000_009_000 },
+        attempts: 2,
+        failures: 1,
+        error: Some("no network".to_owned()),
+        created_ms: 1_700_000_000_000,
+        started_ms: Some(1_700_000_001_000),
+        changed_ms: 1_700_000_005_000,
+    }
+}
+
+fn a_job_note() -> JobNote {
+    JobNote { blob: "app.db/blobs/1".to_owned(), bytes: 70_000, frames: 5, pages: 80 }
 }
 
 fn an_intent() -> Intent {
@@ -417,6 +701,7 @@ fn an_intent() -> Intent {
         record: bits::<40>(0).to_vec(),
         body: Some((name(BlobKind::Segment), 2_000_000)),
         identities: vec![(page(1), PageIdentity(bits(0x80))), (page(4), PageIdentity(bits(0x81)))],
+        owners: None,
     }
 }
 
@@ -467,6 +752,7 @@ pub(super) fn all() -> Vec<Sample> {
         sample("record-release", "record", a_record_of!(Release)),
         sample("record-segment", "record", a_record_of!(Segment)),
         sample("record-checkpoint", "record", a_record_of!(Checkpoint)),
+        sample("record-gap", "record", a_record_of!(Gap)),
         second(
             "record-checkpoint",
             "record",
@@ -488,9 +774,54 @@ pub(super) fn all() -> Vec<Sample> {
                 Ok(a_travelling_checkpoint() == Record { header: envelope.header, body })
             },
         },
+        sample(
+            "record-sessions",
+            "record",
+            (
+                || record::encode(&a_segment_of_sessions(), Seq(300)).unwrap().object,
+                |bytes| {
+                    let (envelope, body) = record::decode(bytes, None)?;
+                    Ok(a_segment_of_sessions() == Record { header: envelope.header, body })
+                },
+            ),
+        ),
+        sample(
+            "record-objects",
+            "record",
+            (
+                || record::encode(&a_checkpoint_of_objects(), Seq(300)).unwrap().object,
+                |bytes| {
+                    let (envelope, body) = record::decode(bytes, None)?;
+                    Ok(a_checkpoint_of_objects() == Record { header: envelope.header, body })
+                },
+            ),
+        ),
+        sample(
+            "record-log",
+            "record",
+            (
+                || record::encode(&a_segment_of_a_log(), Seq(300)).unwrap().object,
+                |bytes| {
+                    let (envelope, body) = record::decode(bytes, None)?;
+                    Ok(a_segment_of_a_log() == Record { header: envelope.header, body })
+                },
+            ),
+        ),
+        sample(
+            "record-truncation",
+            "record",
+            (
+                || record::encode(&a_truncation(), Seq(300)).unwrap().object,
+                |bytes| {
+                    let (envelope, body) = record::decode(bytes, None)?;
+                    Ok(a_truncation() == Record { header: envelope.header, body })
+                },
+            ),
+        ),
         sample("record-coalesce", "record", a_record_of!(Coalesce)),
         sample("record-index", "record", a_record_of!(Index)),
         sample("record-prune", "record", a_record_of!(Prune)),
+        sample("record-fork", "record", a_record_of!(Fork)),
         sample(
             "record-large",
             "record",
@@ -527,16 +858,59 @@ pub(super) fn all() -> Vec<Sample> {
             "snapshot",
             (|| snapshot::encode(&a_snapshot()).unwrap(), |bytes| Ok(snapshot::decode(bytes)? == a_snapshot())),
         ),
+        Sample {
+            name: "snapshot",
+            version: 3,
+            entry: "snapshot",
+            encode: || snapshot::encode(&a_snapshot_with_sessions()).unwrap(),
+            reads: |bytes| Ok(snapshot::decode(bytes)? == a_snapshot_with_sessions()),
+        },
+        Sample {
+            name: "snapshot",
+            version: 4,
+            entry: "snapshot",
+            encode: || snapshot::encode(&a_snapshot_with_objects()).unwrap(),
+            reads: |bytes| Ok(snapshot::decode(bytes)? == a_snapshot_with_objects()),
+        },
         second("head", "head", (|| head::encode(&a_head()).unwrap(), |bytes| Ok(head::decode(bytes)? == a_head()))),
         sample("pin", "pin", (|| pin::encode(&a_pin()).unwrap(), |bytes| Ok(pin::decode(bytes)? == a_pin()))),
+        second(
+            "pin",
+            "pin",
+            (|| pin::encode(&a_pin_of_a_fork()).unwrap(), |bytes| Ok(pin::decode(bytes)? == a_pin_of_a_fork())),
+        ),
+        sample(
+            "copy",
+            "pin",
+            (|| copy::encode(&a_copy_mark()).unwrap(), |bytes| Ok(copy::decode(bytes)? == a_copy_mark())),
+        ),
+        sample("log-head", "log", (|| log::encode_head(&crate::entry::LOG).unwrap(), reads_log_head)),
+        sample("log-entry", "log", (|| a_log_entry(&the_log_entries()[1]), |bytes| reads_log_entry(1, bytes))),
+        sample("log-session", "log", (|| a_log_entry(&the_log_entries()[0]), |bytes| reads_log_entry(0, bytes))),
+        sample(
+            "log-index",
+            "log",
+            (|| log::encode_index(&a_log_index()).unwrap(), |bytes| Ok(log::decode_index(bytes)? == a_log_index())),
+        ),
         sample("row-volume", "rows", row!(volume, a_volume_row)),
         second("row-volume", "rows", row!(volume, a_volume_row_with_a_wal)),
         sample("row-base", "rows", row!(base, base)),
         sample("row-delta", "rows", row!(delta, delta)),
         sample("row-change", "rows", row!(change, a_change)),
+        second("row-change", "rows", row!(change, a_compensating_change)),
+        sample("row-lease", "rows", row!(lease, a_lease)),
+        sample("row-lease-taken", "rows", row!(lease_taken, a_lease_that_was_taken_away)),
         sample("row-intent", "rows", row!(intent, an_intent)),
+        second("row-intent", "rows", row!(intent, an_intent_with_owners)),
+        sample("row-object", "rows", row!(object, an_object_mark)),
+        sample("row-owners", "rows", row!(owners, the_owners)),
+        sample("row-segment", "rows", row!(segment, a_log_row)),
+        sample("row-segment-of-a-table", "rows", row!(segment, a_log_row_of_a_table)),
         sample("row-staged", "rows", row!(staged, a_staged)),
+        sample("row-session", "rows", row!(session, a_session_mark)),
         sample("row-identities", "rows", row!(identities, the_identities)),
+        sample("row-job", "rows", row!(job, a_job)),
+        sample("row-job-note", "rows", row!(job_note, a_job_note)),
         sample("row-number", "rows", (|| rows::number::encode(300), |bytes| Ok(rows::number::decode(bytes)? == 300))),
     ]
 }
@@ -556,5 +930,7 @@ pub(super) fn names() -> Vec<(&'static str, keys::ObjectKey)> {
         ("named snapshot", ObjectKey::Pin(PinKey::Snapshot("before-upgrade".parse().unwrap()))),
         ("head", ObjectKey::Head),
         ("probe", ObjectKey::Probe("00ff".to_owned())),
+        ("mark of a copy", ObjectKey::Copy),
+        ("promotion of a copy", ObjectKey::Promoted),
     ]
 }

@@ -64,7 +64,7 @@ fn a_scattered_delta_takes_a_few_bytes_a_page() {
 #[test]
 fn a_shard_of_4_kib_pages_stays_below_four_megabytes() {
     let rows: Vec<_> =
-        (0..1024).map(|chunk| ChunkRow { chunk: ChunkId(chunk), base: Some(base(4096)), deltas: Vec::new() }).collect();
+        (0..1024).map(|chunk| ChunkRow { base: Some(base(4096)), ..ChunkRow::new(ChunkId(chunk)) }).collect();
     let (bytes, lengths) = shard::encode(0, &rows).unwrap();
     assert!(bytes.len() < 4 << 20, "{} bytes", bytes.len());
     assert_eq!(lengths.len(), 1024);

@@ -15,13 +15,19 @@
 //!
 //! What may never enter: SQLite, what a page holds, when to make a checkpoint.
 
-mod map;
+pub mod bells;
+pub mod convert;
+pub(crate) mod map;
 pub mod peek;
 pub mod residency;
+mod times;
+
+pub use times::Timed;
 
 use crate::durable::{create_dirs, parent};
 use crate::error::{LocalError, on};
-use littoral_types::{Epoch, Generation, VolumeId};
+use crate::inherited::LockFile;
+use littoral_types::{Epoch, GapReason, Generation, VolumeId};
 use map::Map;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use std::cell::RefCell;
@@ -35,10 +41,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 pub const UNIT: u64 = 4096;
 
 /// Its format, which is part of the file's name: another version begins with its own, knowing nothing.
-const SUFFIX: &str = "track1";
-const MAGIC: u64 = u64::from_le_bytes(*b"LITTRCK1");
-const HEADER_BYTES: u64 = 4096;
-const WORD: usize = size_of::<u64>();
+const SUFFIX: &str = "track2";
+const MAGIC: u64 = u64::from_le_bytes(*b"LITTRCK2");
+/// Words, and then the times of commits.
+const HEADER_BYTES: u64 = 4096 + times::ENTRIES * (times::ENTRY_WORDS * WORD) as u64;
+pub(crate) const WORD: usize = size_of::<u64>();
 /// Marks of one block: a page of the file for each bank.
 const BLOCK_UNITS: u64 = 4096 * 8;
 const BANK_WORDS: usize = 4096 / WORD;
@@ -52,12 +59,15 @@ const SEGMENTS: usize = 256;
 /// More marks than this are answered as "nothing is known": reading all pages in order is as quick.
 const MARKS_MAX: u64 = 1 << 22;
 const FENCE_TEXT: usize = 1024;
+/// Why nothing is known.
+const UNKNOWN: u64 = 1;
+const FOREIGN: u64 = 2;
 
 /// Where the header's words lie.
 mod at {
     pub(super) const MAGIC: usize = 0;
     pub(super) const ACTIVE: usize = 1;
-    /// One for each bank.
+    /// One for each bank: 1 where nothing is known, 2 where somebody wrote past us.
     pub(super) const UNKNOWN: usize = 2;
     /// One for each bank, inverted, so that a new file says "nowhere".
     pub(super) const CUT: usize = 4;
@@ -76,6 +86,9 @@ mod at {
     pub(super) const FENCED: usize = 24;
     pub(super) const FENCE_LEN: usize = 25;
     pub(super) const FENCE_TEXT: usize = 26;
+    /// How often whoever was elected to ship has shown that it is alive, and when it did last, milliseconds since 1970.
+    pub(super) const BEATS: usize = 154;
+    pub(super) const BEAT_MS: usize = 155;
     /// Where in the WAL everything is marked: salts and frame.
     pub(super) const WITNESSED: usize = 160;
     /// How often marks were taken.
@@ -88,6 +101,40 @@ mod at {
     pub(super) const SHIPPED: usize = 166;
     /// Where the WAL before this one ended: salts and frame.
     pub(super) const PREVIOUS: usize = 167;
+    /// Twice how many WALs were witnessed: which one a place is of, in an order. Odd while one follows another.
+    pub(super) const WALS: usize = 169;
+    /// Up to which place commits are in the object store, as [`super::Tracker::ordered`] spells it.
+    pub(super) const DURABLE: usize = 170;
+    /// The position of that: epoch and LSN.
+    pub(super) const POSITION: usize = 171;
+    /// Since when commits wait to be shipped, milliseconds since 1970; zero where none does.
+    pub(super) const WAITING_MS: usize = 173;
+    /// Whether the shipper sleeps until the next commit, and what it sleeps on.
+    pub(super) const SLEEPS: usize = 174;
+    pub(super) const BELL: usize = 175;
+    /// How often somebody asked for commits to be shipped now, and how many of those were served.
+    pub(super) const ASKED: usize = 176;
+    pub(super) const SERVED: usize = 177;
+    /// Those who asked sleep on it.
+    pub(super) const ANSWER: usize = 178;
+    /// When shipping failed last, milliseconds since 1970; zero once it has succeeded since.
+    pub(super) const FAILED_MS: usize = 179;
+    /// Up to which place the WAL was copied; and where it stood when it was first kept from starting over.
+    pub(super) const SEALED: usize = 180;
+    pub(super) const DECLINED: usize = 181;
+    /// Whether somebody was asked to copy what is not, and what he sleeps on.
+    pub(super) const SEALING: usize = 182;
+    pub(super) const SEAL_BELL: usize = 183;
+    /// How many times of commits are noted, odd while they are moved, and how far apart they are at least, in milliseconds.
+    pub(super) const TIMES: usize = 184;
+    pub(super) const TIMES_TURN: usize = 185;
+    pub(super) const TIMES_STEP: usize = 186;
+    /// The newest commit without a WAL: the change counter that it left, its time, and what tells that they belong together.
+    pub(super) const PLAIN: usize = 187;
+    /// Whether frames were let go that nobody had shipped or copied, by [`super::Dropped`]; and since when, milliseconds since 1970.
+    pub(super) const DROPPED: usize = 190;
+    /// The times: place, checksum, time, and what tells that they belong together.
+    pub(super) const ENTRIES: usize = 512;
 }
 
 /// What tells whether a file was changed: all that the file system keeps of that.
@@ -111,6 +158,26 @@ impl Trace {
 
     fn file(&self) -> [u64; 2] {
         [self.words[0], self.words[1]]
+    }
+}
+
+/// Why commits that wait cannot travel one by one any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Dropped {
+    /// There was no room for what waited.
+    Room = 1,
+    /// Nobody copied them in time.
+    Late = 2,
+}
+
+impl Dropped {
+    /// As the volume's history says it.
+    pub const fn reason(self) -> GapReason {
+        match self {
+            Dropped::Room => GapReason::Room,
+            Dropped::Late => GapReason::Lost,
+        }
     }
 }
 
@@ -154,6 +221,8 @@ pub struct Marks {
 pub struct Tracker {
     path: PathBuf,
     file: File,
+    /// Held shared by whoever is attached.
+    lock: LockFile,
     header: Map,
     segments: Box<[OnceLock<Map>]>,
     growing: Mutex<()>,
@@ -163,21 +232,60 @@ pub struct Tracker {
 impl Tracker {
     /// Where a database's tracker lies in a store's directory: a name of its own for every path.
     pub fn path_of(store_root: &Path, database: &Path) -> PathBuf {
-        let hash = littoral_format::hash::blob(database.as_os_str().as_encoded_bytes()).to_string();
-        let short = hash.get(..16).unwrap_or_default();
-        store_root.join("tracker").join(format!("{short}.{SUFFIX}"))
+        beside(store_root, database, SUFFIX)
+    }
+
+    /// Where the lock lies of who ships what is committed to a database.
+    pub fn shipper_of(store_root: &Path, database: &Path) -> PathBuf {
+        beside(store_root, database, "ship")
+    }
+
+    /// Where the lock lies of who extends the log of a database's volume.
+    pub fn publisher_of(store_root: &Path, database: &Path) -> PathBuf {
+        beside(store_root, database, "worker.lock")
+    }
+
+    /// Where whoever ships says why it cannot, for the other processes: a word to people, which nothing is decided by.
+    pub fn trouble_of(store_root: &Path, database: &Path) -> PathBuf {
+        beside(store_root, database, "trouble")
+    }
+
+    /// Where the lock lies of who ships in the place of one that was elected and is silent.
+    pub fn stand_in_of(store_root: &Path, database: &Path) -> PathBuf {
+        beside(store_root, database, "stand")
+    }
+
+    /// Where the locks lie of who holds which of a database's named sessions.
+    pub fn sessions_of(store_root: &Path, database: &Path) -> PathBuf {
+        beside(store_root, database, "sessions")
+    }
+
+    /// Whether anybody here has the database of this tracker open.
+    pub fn is_attached(path: &Path) -> Result<bool, LocalError> {
+        let file = match LockFile::open_to_read(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(on("open", path)(error)),
+        };
+        // Whoever is attached holds a lock, which dies with its owner.
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(on("lock", path)(error)),
+        }
     }
 
     /// Attaches to a database's tracker, or begins one that knows nothing. `trace` is what the file says of itself now.
     pub fn attach(path: &Path, trace: Option<Trace>) -> Result<Self, LocalError> {
         create_dirs(parent(path))?;
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let file = options.map_err(on("open", path))?;
+        let how = OpenOptions::new().read(true).write(true).create(true).truncate(false).to_owned();
+        let (lock, file) = LockFile::open_both(path, &how).map_err(on("open", path))?;
         allocate(&file, HEADER_BYTES).map_err(on("allocate", path))?;
         let header = Map::new(&file, 0, HEADER_BYTES as usize).map_err(on("map", path))?;
         let segments = (0..SEGMENTS).map(|_| OnceLock::new()).collect();
         let growing = Mutex::new(());
-        let tracker = Self { path: path.to_owned(), file, header, segments, growing, left: AtomicBool::new(false) };
+        let tracker =
+            Self { path: path.to_owned(), file, lock, header, segments, growing, left: AtomicBool::new(false) };
         tracker.arrive(trace)?;
         Ok(tracker)
     }
@@ -188,10 +296,10 @@ impl Tracker {
     }
 
     fn arrive(&self, trace: Option<Trace>) -> Result<(), LocalError> {
-        let alone = match flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
+        let alone = match flock(&self.lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => true,
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                flock(&self.file, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
+                flock(&self.lock, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
                 false
             }
             Err(error) => return Err(on("lock", &self.path)(error)),
@@ -204,16 +312,19 @@ impl Tracker {
         }
         let left_in_order = self.header.word(at::DETACHED).swap(0, Ordering::SeqCst) == 1;
         // Nobody was here and nobody had said goodbye: what happened since is not known. Who finds others here joins them.
-        let known = if left_in_order { self.left_at() == trace.map(|trace| (trace, boot())) } else { !alone };
+        let is_as_left = self.left_at() == trace.map(|trace| (trace, boot()));
+        let known = if left_in_order { is_as_left } else { !alone };
         // Others may be here with a file that has lost its name since, and know nothing of the one that has it now.
         let file = trace.map_or([0; 2], |trace| trace.file());
         let is_theirs = [self.get(at::FILE), self.get(at::FILE + 1)] == file;
         if !known || !(alone || is_theirs) {
-            self.mark_unknown();
+            // Whoever left last wrote down what he left, in this boot of the machine.
+            let was_left = left_in_order && self.left_at().is_some_and(|(_, then)| then == boot());
+            if was_left || !alone { self.mark_foreign() } else { self.mark_unknown() }
         }
         file.into_iter().enumerate().for_each(|(nth, word)| self.set(at::FILE + nth, word));
         if alone {
-            flock(&self.file, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
+            flock(&self.lock, FlockOperation::LockShared).map_err(on("lock", &self.path))?;
         }
         Ok(())
     }
@@ -238,7 +349,7 @@ impl Tracker {
         if self.left.swap(true, Ordering::SeqCst) {
             return;
         }
-        if flock(&self.file, FlockOperation::NonBlockingLockExclusive).is_ok()
+        if flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_ok()
             && let (Some(trace), Some(boot)) = (trace, boot())
         {
             self.set_trace(&trace);
@@ -247,7 +358,46 @@ impl Tracker {
             self.set(at::DETACHED, 1);
         }
         // The lock may have been lost in trying; either way it goes now.
-        let _ = flock(&self.file, FlockOperation::Unlock);
+        let _ = flock(&self.lock, FlockOperation::Unlock);
+    }
+
+    /// A record was published in which no page is another, by who has not the database open: what is known of its pages as of the generation
+    /// before is known as of this one.
+    pub fn moves_on(path: &Path, volume: VolumeId, to: Generation) {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return };
+        if file.metadata().is_ok_and(|found| found.len() >= HEADER_BYTES)
+            && let Ok(header) = Map::new(&file, 0, HEADER_BYTES as usize)
+            && header.word(at::MAGIC).load(Ordering::SeqCst) == MAGIC
+            && let Some(from) = to.0.checked_sub(1)
+        {
+            let mut id = [0; 16];
+            for (half, at) in id.chunks_exact_mut(WORD).zip(at::BASE_VOLUME..) {
+                half.copy_from_slice(&header.word(at).load(Ordering::SeqCst).to_le_bytes());
+            }
+            if VolumeId(id) == volume {
+                let word = header.word(at::BASE_GENERATION);
+                let _ = word.compare_exchange(from, to.0, Ordering::SeqCst, Ordering::SeqCst);
+            }
+        }
+    }
+
+    /// A file looks otherwise than it was left, and only we can have done that: whoever comes does not take it for somebody else's doing.
+    /// Who has it now has found out for himself.
+    pub fn explain(path: &Path, trace: Option<Trace>) {
+        let both = LockFile::open_both(path, OpenOptions::new().read(true).write(true));
+        let (Some(trace), Ok((lock, file))) = (trace, both) else { return };
+        let is_large = file.metadata().is_ok_and(|found| found.len() >= HEADER_BYTES);
+        if !is_large || flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return;
+        }
+        let Ok(header) = Map::new(&file, 0, HEADER_BYTES as usize) else { return };
+        let word = |nth: usize| header.word(nth);
+        let is_left = word(at::MAGIC).load(Ordering::SeqCst) == MAGIC && word(at::DETACHED).load(Ordering::SeqCst) == 1;
+        let is_same =
+            trace.file().into_iter().zip(at::TRACE..).all(|(kept, nth)| word(nth).load(Ordering::SeqCst) == kept);
+        if is_left && is_same {
+            trace.words.into_iter().zip(at::TRACE..).for_each(|(new, nth)| word(nth).store(new, Ordering::SeqCst));
+        }
     }
 
     fn set_trace(&self, trace: &Trace) {
@@ -265,6 +415,11 @@ impl Tracker {
         WalPlace { salts: self.get(at::PREVIOUS), frame: self.get(at::PREVIOUS + 1) }
     }
 
+    /// What comes next follows from no WAL: something was committed without one.
+    pub fn forget_previous(&self) {
+        self.set(at::PREVIOUS, 0);
+    }
+
     /// A WAL ended there, however it ended: whatever came before it is not the one before any more.
     fn ends(&self, place: WalPlace) {
         if place.salts == 0 {
@@ -279,12 +434,24 @@ impl Tracker {
     /// Everything up to there is marked. To be called by who holds the WAL's write lock, or found out that nobody of us does.
     #[inline]
     pub fn witness(&self, place: WalPlace) {
-        if self.get(at::WITNESSED) != place.salts {
-            // Whoever comes here has witnessed the one before to its end, or does not know what it was, and says so.
-            self.ends(self.witnessed());
+        let before = self.witnessed();
+        let went_back = before.salts == place.salts && place.frame < before.frame;
+        if before.salts != place.salts || went_back {
+            match went_back {
+                // Somebody put an older one in its place: nothing that was known of it holds.
+                true => {
+                    self.forget_previous();
+                    self.forget_sealed();
+                }
+                // Whoever comes here has witnessed the one before to its end, or does not know what it was, and says so.
+                false => self.ends(before),
+            }
             // In between, less is known than is true.
+            let turn = self.get(at::WALS) | 1;
+            self.set(at::WALS, turn);
             self.set(at::WITNESSED + 1, 0);
             self.set(at::WITNESSED, place.salts);
+            self.set(at::WALS, turn + 1);
         }
         self.set(at::WITNESSED + 1, place.frame);
     }
@@ -379,13 +546,45 @@ impl Tracker {
 
     /// From here on nothing is known: the next checkpoint compares all pages.
     pub fn mark_unknown(&self) {
-        self.on_active(|bank| self.set(at::UNKNOWN + bank, 1));
+        self.on_active(|bank| {
+            self.header.word(at::UNKNOWN + bank).fetch_max(UNKNOWN, Ordering::SeqCst);
+        });
+    }
+
+    /// The same, because somebody wrote past us (rule S7).
+    pub fn mark_foreign(&self) {
+        self.on_active(|bank| self.set(at::UNKNOWN + bank, FOREIGN));
+    }
+
+    /// Whether nothing is known because somebody wrote past us.
+    pub fn is_foreign(&self) -> bool {
+        self.get(at::UNKNOWN).max(self.get(at::UNKNOWN + 1)) >= FOREIGN
+    }
+
+    /// Commits that wait cannot travel one by one any more: a checkpoint brings them (rule P9).
+    pub fn tell_dropped(&self, why: Dropped) {
+        if self.get(at::DROPPED) == 0 && self.commits_since() > 0 {
+            self.set(at::DROPPED + 1, self.get(at::WAITING_MS));
+            self.set(at::DROPPED, why as u64);
+        }
+    }
+
+    /// Whether that is so, and since when the first of them waits, milliseconds since 1970.
+    pub fn dropped(&self) -> Option<(Dropped, u64)> {
+        dropped(|at| self.get(at))
     }
 
     /// Counts a commit. For people, and for the distance of LSNs; no page depends on it.
     #[inline]
-    pub fn count_commit(&self) {
-        self.header.word(at::COMMITS).fetch_add(1, Ordering::SeqCst);
+    pub fn count_commit(&self) -> u64 {
+        let before = self.header.word(at::COMMITS).fetch_add(1, Ordering::SeqCst);
+        self.committed_now();
+        before + 1
+    }
+
+    /// How many of those that were counted are in the object store.
+    pub fn published_commits(&self) -> u64 {
+        self.get(at::BASE_COMMITS).max(self.get(at::SHIPPED))
     }
 
     /// Commits that were counted so far.
@@ -394,8 +593,12 @@ impl Tracker {
     }
 
     /// So many of them are in the object store, with the last checkpoint or since.
-    pub fn shipped(&self, commits: u64) {
+    pub fn shipped(&self, commits: u64, is_all: bool) {
         self.header.word(at::SHIPPED).fetch_max(commits, Ordering::SeqCst);
+        if is_all {
+            // All of it followed from what was published: nothing was let go after all.
+            self.set(at::DROPPED, 0);
+        }
     }
 
     /// Commits that were counted and are not in the object store. A hint.
@@ -436,8 +639,8 @@ impl Tracker {
         )
     }
 
-    /// A checkpoint begins: the marks so far are set aside, and new ones go to the other bank. One checkpoint at a time; the store's
-    /// worker lock sees to it. What an interrupted one had set aside is taken up again.
+    /// A checkpoint begins: the marks so far are set aside, and new ones go to the other bank. One checkpoint at a time; the volume's
+    /// lock sees to it. What an interrupted one had set aside is taken up again.
     pub fn begin(&self) -> Marks {
         self.header.word(at::DRAINS).fetch_add(1, Ordering::SeqCst);
         self.put_back();
@@ -464,7 +667,9 @@ impl Tracker {
     pub fn drain(&self) -> Marks {
         self.header.word(at::DRAINS).fetch_add(1, Ordering::SeqCst);
         let (new, old) = (self.bank(), 1 - self.bank());
-        let unknown = self.header.word(at::UNKNOWN + new).load(Ordering::SeqCst) != 0;
+        let unknown = self.get(at::UNKNOWN + new);
+        self.header.word(at::UNKNOWN + old).fetch_max(unknown, Ordering::SeqCst);
+        let _ = self.header.word(at::UNKNOWN + new).compare_exchange(unknown, 0, Ordering::SeqCst, Ordering::SeqCst);
         let cut = self.get(at::CUT + new);
         self.header.word(at::CUT + old).fetch_max(cut, Ordering::SeqCst);
         // Cleared only as far as it was seen, and after it was set aside: what is marked meanwhile stays.
@@ -481,7 +686,7 @@ impl Tracker {
             }
         });
         Marks {
-            basis: (!unknown).then(|| self.basis_word()),
+            basis: (unknown == 0).then(|| self.basis_word()),
             cut: Some(!cut).filter(|cut| *cut != u64::MAX),
             units: units.into_inner(),
             commits,
@@ -502,15 +707,16 @@ impl Tracker {
         self.set(at::BASE_COMMITS, commits);
         self.set(at::BASE_WAL, basis.wal.salts);
         self.set(at::BASE_WAL + 1, basis.wal.frame);
+        if self.commits_since() == 0 {
+            self.set(at::DROPPED, 0);
+        }
         self.set(at::BASE_SET, 1);
     }
 
     /// Nothing was published: what was set aside counts again.
     pub fn put_back(&self) {
         let (new, old) = (self.bank(), 1 - self.bank());
-        if self.get(at::UNKNOWN + old) != 0 {
-            self.set(at::UNKNOWN + new, 1);
-        }
+        self.header.word(at::UNKNOWN + new).fetch_max(self.get(at::UNKNOWN + old), Ordering::SeqCst);
         self.header.word(at::CUT + new).fetch_max(self.get(at::CUT + old), Ordering::SeqCst);
         self.each_word(|map, start, word, _| {
             let aside = map.word(start + old * BANK_WORDS + word).load(Ordering::SeqCst);
@@ -623,6 +829,16 @@ impl Tracker {
     }
 }
 
+/// Whether commits that wait cannot travel one by one, out of the header's words.
+fn dropped(word: impl Fn(usize) -> u64) -> Option<(Dropped, u64)> {
+    let why = match word(at::DROPPED) {
+        0 => return None,
+        1 => Dropped::Room,
+        _ => Dropped::Late,
+    };
+    Some((why, word(at::DROPPED + 1)))
+}
+
 /// Commits that are not in the object store, out of the header's words.
 fn commits_left(word: impl Fn(usize) -> u64) -> u64 {
     word(at::COMMITS).saturating_sub(word(at::BASE_COMMITS).max(word(at::SHIPPED)))
@@ -639,13 +855,20 @@ fn bits(word: u64) -> impl Iterator<Item = u64> {
     (0..64).filter(move |bit| word >> bit & 1 == 1)
 }
 
+/// A file of a database's own in the tracker's folder.
+fn beside(store_root: &Path, database: &Path, suffix: &str) -> PathBuf {
+    let hash = littoral_format::hash::blob(database.as_os_str().as_encoded_bytes()).to_string();
+    let short = hash.get(..16).unwrap_or_default();
+    store_root.join("tracker").join(format!("{short}.{suffix}"))
+}
+
 /// Room for a file's first bytes, for good.
-fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
+pub(crate) fn allocate(file: &File, bytes: u64) -> std::io::Result<()> {
     Ok(fallocate(file, FallocateFlags::empty(), 0, bytes)?)
 }
 
 /// Which boot of the machine this is; memory that was mapped before another one may be lost.
-fn boot() -> Option<[u64; 2]> {
+pub(crate) fn boot() -> Option<[u64; 2]> {
     static BOOT: OnceLock<Option<[u64; 2]>> = OnceLock::new();
     *BOOT.get_or_init(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;

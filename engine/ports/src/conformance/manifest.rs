@@ -3,14 +3,15 @@
 //! The model is naive on purpose: rows are what [`ChunkRow::apply`] makes of the operations, kept in a map, and every
 //! answer is found by looking at all of them.
 
-use crate::{Batch, Manifest, ManifestError};
+use crate::{Batch, Ended, LeaseChange, Leased, Manifest, ManifestError};
 use littoral_types::limits::CHUNK_BYTES;
 use littoral_types::{
     Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, Change, ChangeSeq, ChunkId, ChunkRow, ChunkSpan, Delta,
     DeltaId, Epoch, FooterFigures, Form, FrameEntry, FrameTable, Generation, Geometry, Home, IdentityKey, Incarnation,
-    Intent, Lsn, LsnRange, ManifestOp, Owner, PageCount, PageIdentity, PageNo, PageSize, RecordHash, RecordKind,
-    RecordSummary, Seq, StagedBlob, StoreId, TailRow, VolumeFigures, VolumeId, VolumeKind, VolumeMeta, VolumeName,
-    VolumeRow,
+    Intent, Job, JobId, JobState, Lease, LeaseToken, LeaseWish, Lsn, LsnRange, ManifestOp, Object, ObjectId,
+    ObjectKind, ObjectMark, Owner, PageCount, PageIdentity, PageNo, PageOwner, PageSize, Part, Position, RecordHash,
+    RecordKind, RecordSummary, Seq, StagedBlob, StoreId, TailRow, Taken, Task, VolumeFigures, VolumeId, VolumeKind,
+    VolumeMeta, VolumeName, VolumeRow, Wish, Work,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -50,8 +51,260 @@ pub const CHECKS: &[Check] = &[
     ("a reset forgets the volume and leaves the log", a_reset_forgets_the_volume_and_leaves_the_log),
     ("a job keeps its blobs until it changes", a_job_keeps_its_blobs_until_it_changes),
     ("volumes of one store do not see each other", volumes_of_one_store_do_not_see_each_other),
+    ("owners are of the newest checkpoint, or nobody's", owners_are_of_the_newest_checkpoint_or_nobodys),
     ("readers see whole batches", readers_see_whole_batches),
+    ("leases are given once and end", leases_are_given_once_and_end),
+    ("the dead go with whoever takes a lease or widens one", the_dead_go_with_whoever_takes_a_lease_or_widens_one),
+    ("deltas are found without their bases", deltas_are_found_without_their_bases),
+    (
+        "what was done under a lease that is gone does not count",
+        what_was_done_under_a_lease_that_is_gone_does_not_count,
+    ),
+    ("what is told of jobs is what was told last", what_is_told_of_jobs_is_what_was_told_last),
+    ("of sixty-four who want a lease one gets it", of_sixty_four_who_want_a_lease_one_gets_it),
 ];
+
+fn wish(volume: u8, work: Work, chunks: &[u64]) -> LeaseWish {
+    let chunks = (!chunks.is_empty()).then(|| chunks.iter().copied().map(ChunkId).collect());
+    LeaseWish {
+        volume: id(volume),
+        work,
+        chunks,
+        generation: Generation(3),
+        process: 7,
+        mark: "7-1".to_owned(),
+        taken_ms: 1000,
+        until_boot_ms: 2000,
+    }
+}
+
+const DEAD: &str = "dead";
+const RUN_OUT: &str = "run out";
+
+fn ended(over: &[(LeaseToken, &str)]) -> Vec<Ended> {
+    let one =
+        |(token, why): &(LeaseToken, &str)| Ended { token: *token, why: (*why).to_owned(), is_dead: *why == DEAD };
+    over.iter().map(one).collect()
+}
+
+fn take(wish: &LeaseWish, over: &[(LeaseToken, &str)]) -> LeaseChange {
+    LeaseChange::Take { wish: wish.clone(), over: ended(over), by: "process 7".to_owned() }
+}
+
+fn widen(token: LeaseToken, more: &[u64], over: &[(LeaseToken, &str)]) -> LeaseChange {
+    let (more, by) = (more.iter().copied().map(ChunkId).collect(), "process 7".to_owned());
+    LeaseChange::Renew { token, until_boot_ms: 9000, more, over: ended(over), by, at_ms: 4000 }
+}
+
+fn held(answer: Result<Leased, ManifestError>) -> Lease {
+    match answer.unwrap() {
+        Leased::Held(lease) => lease,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused_by(answer: Result<Leased, ManifestError>) -> Vec<LeaseToken> {
+    match answer.unwrap() {
+        Leased::Refused(leases) => leases.into_iter().map(|lease| lease.token).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn with_volumes(manifest: &dyn Manifest) {
+    for volume in [1, 2] {
+        let batch = Batch { volume: Some(row(volume, 1)), ..Batch::default() };
+        manifest.commit(&id(volume), &batch).unwrap();
+    }
+}
+
+fn leases_are_given_once_and_end(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    with_volumes(&*manifest);
+    let one = held(manifest.lease(&take(&wish(1, Work::Repack, &[1, 2, 3]), &[])));
+    for (work, chunks) in [(Work::Repack, &[3, 9][..]), (Work::Coalesce, &[1]), (Work::Prune, &[])] {
+        assert_eq!(refused_by(manifest.lease(&take(&wish(1, work, chunks), &[]))), [one.token], "{work}");
+    }
+    let others = [(1, Work::Checkpoint, 2), (1, Work::Coalesce, 4), (2, Work::Repack, 2)];
+    let others = others.map(|(volume, work, chunk)| held(manifest.lease(&take(&wish(volume, work, &[chunk]), &[]))));
+    let all = manifest.leases().unwrap();
+    assert_eq!(all, [&[one.clone()][..], &others].concat(), "the oldest first");
+    assert!(all.is_sorted_by(|a, b| a.token < b.token));
+    // Longer, and for more; but for nothing that is another's.
+    let renew = |token, more: &[u64]| manifest.lease(&widen(token, more, &[]));
+    let wider = held(renew(one.token, &[5]));
+    assert_eq!((wider.wish.until_boot_ms, wider.chunks()), (9000, "1 to 3, 5".to_owned()));
+    assert_eq!(refused_by(renew(one.token, &[4])), [others[1].token]);
+    assert_eq!(renew(LeaseToken(99), &[]).unwrap(), Leased::Gone);
+    drop(manifest);
+    let manifest = subject.open();
+    assert_eq!(manifest.leases().unwrap().first(), Some(&wider), "it is kept");
+    // Taken over from who hangs: not what stands in nobody's way, and all or nothing.
+    let taker = wish(1, Work::Prune, &[]);
+    let over = [(one.token, RUN_OUT), (others[0].token, RUN_OUT)];
+    assert_eq!(refused_by(manifest.lease(&take(&taker, &over))), [others[1].token]);
+    assert_eq!((manifest.leases().unwrap().len(), manifest.taken_away(9).unwrap().len()), (4, 0));
+    let end = |token| manifest.lease(&LeaseChange::End { token }).unwrap();
+    assert_eq!(end(others[1].token), Leased::Over(others[1].clone()));
+    assert_eq!(end(others[1].token), Leased::Gone);
+    let prune = held(manifest.lease(&take(&taker, &over)));
+    let taken = manifest.taken_away(9).unwrap();
+    assert_eq!(taken.len(), 1);
+    assert_eq!((&taken[0].lease, taken[0].why.as_str(), taken[0].is_forced), (&wider, RUN_OUT, false));
+    let tokens: Vec<LeaseToken> = manifest.leases().unwrap().iter().map(|lease| lease.token).collect();
+    assert_eq!(tokens, [others[0].token, others[2].token, prune.token]);
+    // By force; and the change log says so, without saying that a record came.
+    let force = LeaseChange::TakeAway {
+        token: prune.token,
+        at_ms: 5000,
+        by: "user 0".to_owned(),
+        why: "it hangs".to_owned(),
+        is_forced: true,
+    };
+    assert_eq!(manifest.lease(&force).unwrap(), Leased::Over(prune.clone()));
+    assert_eq!(manifest.lease(&force).unwrap(), Leased::Gone);
+    let undone: Vec<Change> = manifest.changes(ChangeSeq(0), 99).unwrap();
+    assert_eq!(undone.len(), 2);
+    assert!(undone.iter().all(|change| change.seq() == Seq(1) && change.records.is_empty() && change.ops.is_empty()));
+    assert_eq!(undone[1].undone, manifest.taken_away(1).unwrap().pop());
+    assert_eq!(undone[1].undone.as_ref().map(|taken| taken.is_forced), Some(true));
+    assert_eq!(manifest.changes_since(&id(1), Seq(0)).unwrap(), []);
+    assert_eq!(manifest.taken_away(9).unwrap().len(), 2);
+    assert_eq!(manifest.trim().unwrap(), 2);
+    assert_eq!((manifest.changes(ChangeSeq(0), 9).unwrap(), manifest.taken_away(9).unwrap().len()), (vec![], 2));
+    // A number is never given again.
+    manifest.leases().unwrap().iter().for_each(|lease| drop(end(lease.token)));
+    let next = held(manifest.lease(&take(&wish(1, Work::Prune, &[]), &[])));
+    assert!(next.token > prune.token);
+}
+
+fn the_dead_go_with_whoever_takes_a_lease_or_widens_one(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    with_volumes(&*manifest);
+    let give = |volume, work, chunks: &[u64]| held(manifest.lease(&take(&wish(volume, work, chunks), &[])));
+    let tokens = || manifest.leases().unwrap().iter().map(|lease| lease.token).collect::<Vec<_>>();
+    let dead = [give(1, Work::Repack, &[1]), give(2, Work::Prune, &[]), give(1, Work::Checkpoint, &[5])];
+    let hung = give(1, Work::Repack, &[9]);
+    // Whomever they exclude: nobody else would ever end them. Who only hangs keeps his where nobody wants it.
+    let mut over: Vec<(LeaseToken, &str)> = dead.iter().map(|lease| (lease.token, DEAD)).collect();
+    over.push((hung.token, RUN_OUT));
+    let mine = held(manifest.lease(&take(&wish(1, Work::Coalesce, &[3]), &over)));
+    assert_eq!(tokens(), [hung.token, mine.token]);
+    let taken = manifest.taken_away(9).unwrap();
+    assert_eq!(taken.iter().map(|taken| taken.lease.clone()).collect::<Vec<_>>(), dead);
+    assert!(taken.iter().all(|taken| taken.why == DEAD && !taken.is_forced && taken.by == "process 7"));
+    let undone = manifest.changes(ChangeSeq(0), 9).unwrap();
+    assert_eq!(undone.iter().map(|change| change.volume).collect::<Vec<_>>(), [id(1), id(2), id(1)]);
+    // Nobody else's work grows over somebody who lives; over the dead and the hung it does, and that is written down.
+    let (dead, lives) = (give(1, Work::Repack, &[4]), give(1, Work::Repack, &[7]));
+    let before = manifest.leases().unwrap();
+    assert_eq!(refused_by(manifest.lease(&widen(mine.token, &[4], &[]))), [dead.token]);
+    let over = [(dead.token, DEAD), (hung.token, RUN_OUT)];
+    assert_eq!(refused_by(manifest.lease(&widen(mine.token, &[4, 7, 9], &over))), [lives.token]);
+    assert_eq!((manifest.leases().unwrap(), manifest.taken_away(9).unwrap().len()), (before, 3), "nothing moved");
+    let wider = held(manifest.lease(&widen(mine.token, &[4, 9], &over)));
+    assert_eq!((wider.token, wider.chunks()), (mine.token, "3 to 4, 9".to_owned()));
+    assert_eq!(tokens(), [mine.token, lives.token]);
+    let taken = manifest.taken_away(2).unwrap();
+    assert_eq!(
+        taken.iter().map(|taken| (&taken.lease, taken.at_ms)).collect::<Vec<_>>(),
+        [(&hung, 4000), (&dead, 4000)]
+    );
+    assert_eq!(taken.iter().map(|taken| taken.why.as_str()).collect::<Vec<_>>(), [RUN_OUT, DEAD]);
+}
+
+fn deltas_are_found_without_their_bases(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    let geometry = pages_of(65536);
+    let span = |chunk| geometry.span(ChunkId(chunk), PageCount(1 << 20)).unwrap();
+    let based = (0..6).map(|chunk| ManifestOp::PutBase { chunk: ChunkId(chunk), base: base(1, span(chunk)) });
+    let put = [(1, 2), (4, 2), (1, 3), (9, 2)].map(|(chunk, number)| ManifestOp::PutDelta {
+        chunk: ChunkId(chunk),
+        delta: delta(number, [span(chunk).first], span(chunk).last().unwrap()),
+    });
+    manifest.commit(&id(1), &record(1, 1, based.chain(put).collect())).unwrap();
+    let found = |from, max| -> Vec<(u64, usize)> {
+        let rows = manifest.deltas(&id(1), ChunkId(from), max).unwrap();
+        assert!(rows.iter().all(|row| row.base.is_none()));
+        rows.iter().map(|row| (row.chunk.0, row.deltas.len())).collect()
+    };
+    assert_eq!(found(0, 9), [(1, 2), (4, 1), (9, 1)], "those that have none are passed over");
+    assert_eq!((found(0, 2), found(2, 1), found(10, 9)), (vec![(1, 2), (4, 1)], vec![(4, 1)], vec![]));
+    assert_eq!(manifest.deltas(&id(2), ChunkId(0), 9).unwrap(), []);
+}
+
+fn what_was_done_under_a_lease_that_is_gone_does_not_count(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    with_volumes(&*manifest);
+    let intent = Intent { seq: Seq(2), record: vec![1], body: None, identities: Vec::new(), owners: None };
+    let under = |token| Batch { intent: Some(Some(intent.clone())), lease: Some(token), ..Batch::default() };
+    let lease = held(manifest.lease(&take(&wish(1, Work::Coalesce, &[1]), &[])));
+    let away = |token| LeaseChange::TakeAway {
+        token,
+        at_ms: 1,
+        by: "user 0".to_owned(),
+        why: "x".to_owned(),
+        is_forced: true,
+    };
+    manifest.lease(&away(lease.token)).unwrap();
+    let gone = manifest.commit(&id(1), &under(lease.token)).unwrap_err();
+    assert!(matches!(gone, ManifestError::NoLease(token) if token == lease.token), "{gone:?}");
+    assert_eq!(manifest.intent(&id(1)).unwrap(), None);
+    // One that stands counts once, and ends: what is decided nobody takes away.
+    let lease = held(manifest.lease(&take(&wish(1, Work::Coalesce, &[1]), &[])));
+    manifest.commit(&id(1), &under(lease.token)).unwrap();
+    assert_eq!(manifest.intent(&id(1)).unwrap(), Some(intent.clone()));
+    assert_eq!(manifest.lease(&away(lease.token)).unwrap(), Leased::Gone);
+    assert!(matches!(manifest.commit(&id(1), &under(lease.token)), Err(ManifestError::NoLease(_))));
+    assert_eq!(manifest.leases().unwrap(), []);
+}
+
+fn what_is_told_of_jobs_is_what_was_told_last(subject: &mut dyn Subject) {
+    let job = |id, attempts| Job {
+        id: JobId(id),
+        wish: Wish { task: Task::CreateCheckpoint, database: "/a.db".into(), volume: format!("v{id}") },
+        state: JobState::Ready { not_before_ms: id },
+        attempts,
+        failures: 0,
+        error: None,
+        created_ms: 1,
+        started_ms: None,
+        changed_ms: 2,
+    };
+    let manifest = subject.open();
+    assert_eq!(manifest.jobs_told().unwrap(), []);
+    manifest.tell_jobs(&[job(300, 1), job(2, 1)]).unwrap();
+    assert_eq!(manifest.jobs_told().unwrap(), [job(2, 1), job(300, 1)], "by number");
+    manifest.tell_job(JobId(2), Some(&job(2, 5))).unwrap();
+    manifest.tell_job(JobId(7), Some(&job(7, 1))).unwrap();
+    manifest.tell_job(JobId(300), None).unwrap();
+    manifest.tell_job(JobId(301), None).unwrap();
+    drop(manifest);
+    let manifest = subject.open();
+    assert_eq!(manifest.jobs_told().unwrap(), [job(2, 5), job(7, 1)]);
+    manifest.tell_jobs(&[job(8, 1)]).unwrap();
+    assert_eq!(manifest.jobs_told().unwrap(), [job(8, 1)], "there are no others");
+}
+
+fn of_sixty_four_who_want_a_lease_one_gets_it(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    with_volumes(&*manifest);
+    for round in 0..5 {
+        let won: Vec<Lease> = std::thread::scope(|scope| {
+            let takers: Vec<_> = (0..64_u64)
+                .map(|taker| {
+                    let manifest = &manifest;
+                    // All of them meet in chunk 500.
+                    scope.spawn(move || manifest.lease(&take(&wish(1, Work::Repack, &[500, taker]), &[])).unwrap())
+                })
+                .collect();
+            let answers = takers.into_iter().map(|taker| taker.join().unwrap());
+            answers.filter_map(|answer| if let Leased::Held(lease) = answer { Some(lease) } else { None }).collect()
+        });
+        assert_eq!(won.len(), 1, "round {round}");
+        assert_eq!(manifest.leases().unwrap(), won);
+        manifest.lease(&LeaseChange::End { token: won[0].token }).unwrap();
+    }
+}
 
 /// The smallest pages there are: chunks have the most pages, and numbers grow beyond 32 bits soonest.
 fn pages_of(size: u64) -> Geometry {
@@ -262,7 +515,7 @@ fn page_numbers_and_chunk_ids_keep_all_bits(subject: &mut dyn Subject) {
         assert_eq!(manifest.newest_delta(&id(1), page(number & 0xffff_ffff | 1 << 39)).unwrap(), None);
     }
     let rows = manifest.rows(&id(1), ChunkId(1 << 60), 10).unwrap();
-    assert_eq!(rows, [ChunkRow { chunk: ChunkId(u64::MAX), base: None, deltas: vec![last] }]);
+    assert_eq!(rows, [ChunkRow { deltas: vec![last], ..ChunkRow::new(ChunkId(u64::MAX)) }]);
     assert_eq!(manifest.rows(&id(1), ChunkId(u64::MAX), 1).unwrap().len(), 1);
 }
 
@@ -302,6 +555,68 @@ fn a_cut_kills_versions_across_chunks(subject: &mut dyn Subject) {
     assert_eq!(manifest.identities(&id(1), page(1), 1024).unwrap(), [None; 1024]);
 }
 
+fn owners_are_of_the_newest_checkpoint_or_nobodys(subject: &mut dyn Subject) {
+    let manifest = subject.open();
+    manifest.commit(&id(1), &record(1, 1, Vec::new())).unwrap();
+    let owner = |number, is_open| PageOwner::new(ObjectId(number), Part::Node, is_open);
+    let told = |seq: u64, kind: RecordKind, owners: Option<Vec<(PageNo, PageOwner)>>| {
+        let mut batch = Batch { log: log(seq - 1, seq), owners, ..record(1, seq, Vec::new()) };
+        batch.log.iter_mut().flat_map(|(_, records)| records).for_each(|record| record.kind = kind);
+        batch
+    };
+    let far = page(u64::from(u32::MAX));
+    let owners = vec![(page(1), owner(1, false)), (page(256), owner(7, true)), (far, owner(8, false))];
+    manifest.commit(&id(1), &told(2, RecordKind::Checkpoint, Some(owners))).unwrap();
+    let mark = |number, pages| {
+        let (position, taken) = (Position { epoch: Epoch(1), lsn: Lsn(2) }, Taken { pages: 1, bytes: 2 });
+        let object = Object {
+            kind: ObjectKind::Table,
+            name: "t".into(),
+            table: "t".into(),
+            root: Some(page(2)),
+            pages,
+            open: 0,
+            position,
+            taken,
+            total: taken,
+        };
+        ManifestOp::Object(ObjectMark { id: ObjectId(number), object: Some(object) })
+    };
+    let gone = ManifestOp::Object(ObjectMark { id: ObjectId(9), object: None });
+    let ops = vec![mark(9, 1), mark(300, 2), mark(8, 3), mark(300, 4), gone];
+    manifest.commit(&id(1), &Batch { ops, ..told(3, RecordKind::Segment, None) }).unwrap();
+    drop(manifest);
+    let manifest = subject.open();
+    let read = |from, max| manifest.owners(&id(1), from, max).unwrap();
+    assert_eq!(read(page(1), 2), [owner(1, false), PageOwner::UNKNOWN]);
+    assert_eq!(read(page(255), 3), [PageOwner::UNKNOWN, owner(7, true), PageOwner::UNKNOWN]);
+    assert_eq!(read(far, 1), [owner(8, false)]);
+    assert_eq!(read(page(u64::MAX), 3), [PageOwner::UNKNOWN]);
+    assert_eq!(manifest.owners(&id(2), page(1), 1).unwrap(), [PageOwner::UNKNOWN]);
+    let objects = manifest.objects(&id(1)).unwrap();
+    let pages = |mark: &ObjectMark| (mark.id.0, mark.object.as_ref().unwrap().pages);
+    assert_eq!(objects.iter().map(pages).collect::<Vec<_>>(), [(8, 3), (300, 4)]);
+    // A page that is nobody's any more; the others stay.
+    manifest.commit(&id(1), &told(4, RecordKind::Gap, Some(vec![(page(256), PageOwner::UNKNOWN)]))).unwrap();
+    assert_eq!(read(page(256), 1), [PageOwner::UNKNOWN]);
+    assert_eq!(read(page(1), 1), [owner(1, false)]);
+    // A checkpoint after which every page is whose it was changes nothing.
+    for (seq, kind) in [(5, RecordKind::Checkpoint), (6, RecordKind::Gap)] {
+        manifest.commit(&id(1), &told(seq, kind, Some(Vec::new()))).unwrap();
+        assert_eq!((read(page(1), 1), read(far, 1)), (vec![owner(1, false)], vec![owner(8, false)]), "{kind:?}");
+    }
+    // A checkpoint of who does not know leaves none.
+    manifest.commit(&id(1), &told(7, RecordKind::Checkpoint, None)).unwrap();
+    assert_eq!((read(page(1), 1), read(far, 1)), (vec![PageOwner::UNKNOWN], vec![PageOwner::UNKNOWN]));
+    let reshape = vec![ManifestOp::Reshape { page_size: PageSize::MIN }];
+    manifest.commit(&id(1), &told(8, RecordKind::Checkpoint, Some(vec![(page(1), owner(1, false))]))).unwrap();
+    assert_eq!(read(page(1), 1), [owner(1, false)]);
+    manifest.commit(&id(1), &Batch { ops: reshape, ..told(9, RecordKind::Segment, None) }).unwrap();
+    assert_eq!(read(page(1), 1), [PageOwner::UNKNOWN]);
+    manifest.commit(&id(1), &Batch { reset: true, ..record(1, 1, Vec::new()) }).unwrap();
+    assert_eq!(manifest.objects(&id(1)).unwrap(), []);
+}
+
 fn replaying_a_run_over_a_prefix_gives_the_same_end(subject: &mut dyn Subject) {
     let manifest = subject.open();
     let mut world = World::new(1);
@@ -339,6 +654,7 @@ fn the_change_log_waits_for_every_cursor(subject: &mut dyn Subject) {
             after: Seq(2),
             records: vec![summary(3, RecordKind::Checkpoint)],
             ops: resize(3),
+            undone: None,
         }
     );
     assert_eq!(manifest.changes(numbers[1], 2).unwrap(), all[2..4]);
@@ -395,7 +711,7 @@ fn a_reset_forgets_the_volume_and_leaves_the_log(subject: &mut dyn Subject) {
         ManifestOp::PutDelta { chunk: ChunkId(3), delta: delta(2, [span.first], span.last().unwrap()) },
     ];
     let staged = StagedBlob { input: [1; 32], blob: blob(BlobKind::Pack, 1), uploaded: true };
-    let intent = Intent { seq: Seq(5), record: vec![1, 2, 3], body: None, identities: vec![] };
+    let intent = Intent { seq: Seq(5), record: vec![1, 2, 3], body: None, identities: vec![], owners: None };
     let batch = Batch {
         identities: vec![(span.first, PageIdentity([7; 16]))],
         intent: Some(Some(intent.clone())),
@@ -407,6 +723,9 @@ fn a_reset_forgets_the_volume_and_leaves_the_log(subject: &mut dyn Subject) {
     manifest.commit(&id(1), &batch).unwrap();
     manifest.commit(&id(2), &Batch { log: None, ..record(2, 8, put.clone()) }).unwrap();
     assert_eq!(manifest.intent(&id(1)).unwrap(), Some(intent));
+
+    let one = held(manifest.lease(&take(&wish(1, Work::Repack, &[1]), &[])));
+    held(manifest.lease(&take(&wish(2, Work::Repack, &[1]), &[])));
 
     // Rebuilt: the tail may stand anywhere, and nothing of before shines through.
     let rebuilt = Batch { reset: true, log: log(0, 2), ..record(1, 2, vec![]) };
@@ -421,6 +740,7 @@ fn a_reset_forgets_the_volume_and_leaves_the_log(subject: &mut dyn Subject) {
     assert_eq!(manifest.changes_since(&id(1), Seq(0)).unwrap().len(), 1, "begins after the reset");
     assert_eq!(manifest.changes(ChangeSeq(0), 9).unwrap().len(), 2, "subscribers have not seen the first yet");
     assert_eq!(manifest.rows(&id(2), ChunkId(0), 9).unwrap().len(), 1, "others stay");
+    assert_eq!(manifest.leases().unwrap().len(), 2, "who works on the volume goes on");
 
     // A volume that took the name of another, after a reset.
     let mut heir = Batch { reset: true, ..record(3, 1, put) };
@@ -429,10 +749,12 @@ fn a_reset_forgets_the_volume_and_leaves_the_log(subject: &mut dyn Subject) {
     assert_eq!(manifest.volume(&row(2, 1).meta.name).unwrap().unwrap().meta.id, id(3));
     assert_eq!(manifest.rows(&id(2), ChunkId(0), 9).unwrap(), []);
     assert_eq!(manifest.rows(&id(3), ChunkId(0), 9).unwrap().len(), 1);
+    assert_eq!(manifest.leases().unwrap(), [one], "there is nothing to work on");
 
     // Forgotten altogether.
     manifest.commit(&id(1), &Batch { reset: true, ..Batch::default() }).unwrap();
     assert_eq!(manifest.volumes().unwrap().iter().map(|row| row.meta.id).collect::<Vec<_>>(), [id(3)]);
+    assert_eq!((manifest.leases().unwrap(), manifest.taken_away(9).unwrap()), (vec![], vec![]));
     manifest.acknowledge("gc", manifest.changes(ChangeSeq(0), 9).unwrap().last().unwrap().change).unwrap();
     assert_eq!(manifest.trim().unwrap(), 3);
 }
@@ -782,6 +1104,7 @@ impl World {
                     record: vec![content; 100],
                     body: (content % 2 == 0).then(|| (blob(BlobKind::Segment, 5).name, 77)),
                     identities: vec![(PageNo::FIRST, PageIdentity([content; 16]))],
+                    owners: None,
                 });
                 let batch = Batch { intent: Some(self.intent.clone()), ..Batch::default() };
                 manifest.commit(&self.id(), &batch).unwrap();
@@ -837,7 +1160,7 @@ impl World {
         self.last = change;
         self.known = true;
         let (after, records) = batch.log.unwrap();
-        self.log.push(Change { change, volume: self.id(), after, records, ops: batch.ops });
+        self.log.push(Change { change, volume: self.id(), after, records, ops: batch.ops, undone: None });
     }
 
     /// Compares everything: the volume, its pages, and a change log that is all its own.
@@ -861,9 +1184,14 @@ impl World {
         let rows: Vec<_> = self.rows.values().cloned().collect();
         assert_eq!(manifest.rows(&self.id(), ChunkId(0), usize::MAX).unwrap(), rows);
         for chunk in &self.chunks {
-            assert_eq!(manifest.row(&self.id(), *chunk).unwrap().as_ref(), self.rows.get(chunk));
+            let row = self.rows.get(chunk);
+            assert_eq!(manifest.row(&self.id(), *chunk).unwrap().as_ref(), row);
+            assert_eq!(manifest.has_base(&self.id(), *chunk).unwrap(), row.is_some_and(|row| row.base.is_some()));
             let behind: Vec<_> = self.rows.range(*chunk..).take(2).map(|(_, row)| row.clone()).collect();
             assert_eq!(manifest.rows(&self.id(), *chunk, 2).unwrap(), behind);
+            let deltas = self.rows.range(*chunk..).filter(|(_, row)| !row.deltas.is_empty()).take(2);
+            let deltas: Vec<_> = deltas.map(|(_, row)| ChunkRow { base: None, ..row.clone() }).collect();
+            assert_eq!(manifest.deltas(&self.id(), *chunk, 2).unwrap(), deltas);
         }
         assert_eq!(manifest.intent(&self.id()).unwrap(), self.intent);
         let job = self.job.clone().map(|(birth, blobs)| (birth, blobs.into_values().collect()));

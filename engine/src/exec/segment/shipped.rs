@@ -5,9 +5,12 @@ use crate::error::EngineError;
 use littoral_format::identity;
 use littoral_format::segment::Stand;
 use littoral_ports::Manifest;
-use littoral_types::limits::{PATCHES_MAX, SHIPPED_BYTES_MAX};
-use littoral_types::{DeltaId, Epoch, Form, Generation, IdentityKey, PageNo, VolumeId};
-use std::collections::{BTreeMap, VecDeque};
+use littoral_types::limits::{PATCHES_MAX, SESSION_PAGES_MAX, SHIPPED_BYTES_MAX};
+use littoral_types::{DeltaId, Epoch, Form, Generation, IdentityKey, PageNo, Seq, VolumeId};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+/// Pages that are held to find sessions: as many as are looked at.
+const HELD_MAX: usize = SESSION_PAGES_MAX;
 
 /// Pages as they were shipped last.
 #[derive(Debug, Default)]
@@ -17,8 +20,13 @@ pub struct Shipped {
     order: VecDeque<(PageNo, u64)>,
     bytes: usize,
     tick: u64,
-    /// The term, and a generation that was there when it began or later: what was checkpointed after it is the term's own.
-    since: Option<(Epoch, Generation)>,
+    /// The term and its newest gap, and a generation that was there when they began or later: what was checkpointed after it is the
+    /// term's own, and of after the gap.
+    since: Option<((Epoch, Seq), Generation)>,
+    /// Pages that were fetched to find sessions, each with what says that it is the newest version.
+    held: HashMap<PageNo, (Vec<u8>, Option<DeltaId>, Generation)>,
+    /// Commits wait for one that is not.
+    lacks: bool,
 }
 
 #[derive(Debug)]
@@ -36,12 +44,13 @@ impl Shipped {
         Self::default()
     }
 
-    /// Where the volume stands now. Another term begins with nothing.
-    pub(super) fn stand_at(&mut self, epoch: Epoch, generation: Generation) {
-        if self.since.is_none_or(|(of, _)| of != epoch) {
+    /// Where the volume stands now. Another term begins with nothing, and so does what follows a gap (rule P9).
+    pub(super) fn stand_at(&mut self, epoch: Epoch, generation: Generation, gap: Seq) {
+        let before = self.since.map(|(since, _)| since);
+        if before.is_none_or(|(of, before)| of != epoch || gap > before) {
             // The first term's versions are all its own. Of a later one's nobody remembers what was there when it began.
-            let began = if epoch == Epoch(1) { Generation::ZERO } else { generation };
-            *self = Self { since: Some((epoch, began)), ..Self::default() };
+            let began = if epoch == Epoch(1) && gap == Seq::ZERO { Generation::ZERO } else { generation };
+            *self = Self { since: Some(((epoch, gap), began)), ..Self::default() };
         }
     }
 
@@ -72,6 +81,45 @@ impl Shipped {
             return Ok(Some((kept.clone(), 0)));
         }
         Ok(before(page).filter(is_it).map(|image| (image, 0)))
+    }
+
+    /// The volume's newest version of a page, where it is at hand, by the newest delta that holds it.
+    pub(in crate::exec) fn at_hand(
+        &self,
+        page: PageNo,
+        newest: Option<DeltaId>,
+        generation: Generation,
+    ) -> Option<Vec<u8>> {
+        let shipped = self.pages.get(&page).filter(|_| newest.is_some_and(DeltaId::is_of_segment));
+        if let Some(version) = shipped.filter(|version| version.delta == newest) {
+            return Some(version.image.clone());
+        }
+        let (image, by, of) = self.held.get(&page)?;
+        (*by == newest && *of == generation).then(|| image.clone())
+    }
+
+    /// Something was not at hand that commits waited for.
+    pub(in crate::exec) fn lacks(&mut self) {
+        self.lacks = true;
+    }
+
+    /// Whether that is so, until somebody sees to it.
+    pub(in crate::exec) fn takes_lack(&mut self) -> bool {
+        std::mem::take(&mut self.lacks)
+    }
+
+    /// Remembers one that was fetched.
+    pub(in crate::exec) fn hold(
+        &mut self,
+        page: PageNo,
+        newest: Option<DeltaId>,
+        generation: Generation,
+        image: Vec<u8>,
+    ) {
+        if self.held.len() >= HELD_MAX {
+            self.held.clear();
+        }
+        self.held.insert(page, (image, newest, generation));
     }
 
     /// Nobody knows what it holds.

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Inserting into a log's table in SQL, beside an ordinary table with the same columns, in one run: python3 bench/tables.py [--rows N] [--rounds N] [--batch N]
+
+Rows of a number, a word and 100 bytes of text, out of a table in memory by INSERT ... SELECT (no call of Python's for each row) and by executemany; WAL,
+synchronous=NORMAL and FULL, so many rows in a transaction. A commit syncs the log either way; SQLite's syncs its WAL with FULL alone. By turns, medians, ratios within the run.
+To be run by a Python whose sqlite3 loads extensions (/usr/bin/python3 of Debian does); --extension names one that is built already.
+"""
+
+import argparse
+import json
+import pathlib
+import sqlite3
+import statistics
+import subprocess
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+COLUMNS = "ts INTEGER, level TEXT, body TEXT"
+
+
+def build():
+    command = ["cargo", "build", "--release", "--locked", "-p", "littoral-ext", "--message-format=json"]
+    built = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = [name for line in built.splitlines() for name in json.loads(line).get("filenames", [])]
+    return next(path for path in found if path.endswith("liblittoral.so"))
+
+
+def took(folder, extension, table, way, synchronous, rows, batch):
+    database = sqlite3.connect(folder / f"{table}.db", isolation_level=None)
+    database.enable_load_extension(True)
+    # The file's name is the library's: the entry point is named.
+    database.execute("SELECT load_extension(?, 'sqlite3_littoral_init')", (str(extension),))
+    make = f"CREATE VIRTUAL TABLE event USING littoral_log({COLUMNS})" if table == "log" else f"CREATE TABLE event({COLUMNS})"
+    database.executescript(f"PRAGMA journal_mode = wal; PRAGMA synchronous = {synchronous}; {make}; CREATE TEMP TABLE source({COLUMNS})")
+    all_rows = [(1_764_363_072_000 + nth, "info", f"{nth:0100}") for nth in range(batch)]
+    database.executemany("INSERT INTO source VALUES (?, ?, ?)", all_rows)
+    begun, worked = time.monotonic(), time.process_time()
+    for _ in range(rows // batch):
+        database.execute("BEGIN")
+        if way == "select":
+            database.execute("INSERT INTO event SELECT * FROM source")
+        else:
+            database.executemany("INSERT INTO event VALUES (?, ?, ?)", all_rows)
+        database.execute("COMMIT")
+    ended = time.monotonic() - begun, time.process_time() - worked
+    count = database.execute("SELECT count(*) FROM event").fetchone()[0]
+    assert count == rows, count
+    database.close()
+    return ended
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=500_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=1000)
+    parser.add_argument("--extension", type=pathlib.Path)
+    asked = parser.parse_args()
+    extension = asked.extension or build()
+    for synchronous in ["normal", "full"]:
+        for way in ["select", "executemany"]:
+            found = {"plain": [], "log": []}
+            for _ in range(asked.rounds):
+                for table, times in found.items():
+                    with tempfile.TemporaryDirectory() as folder:
+                        times.append(took(pathlib.Path(folder), extension, table, way, synchronous, asked.rows, asked.batch))
+            for what, nth in [("by the clock", 0), ("by processors", 1)]:
+                ratios = [plain[nth] / log[nth] for plain, log in zip(found["plain"], found["log"])]
+                row = {name: statistics.median(time[nth] for time in times) / asked.rows * 1e9 for name, times in found.items()}
+                print(f"synchronous={synchronous}, {way}, {asked.batch} rows in a transaction, {what}: ordinary table {row['plain']:,.0f} ns a row, "
+                      f"log's table {row['log']:,.0f} ns; {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+
+
+main()

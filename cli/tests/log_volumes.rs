@@ -1,0 +1,426 @@
+//! Logs and their volumes through the door: real processes, a real S3 server, kills, two machines, and the verbs that are about databases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
+
+mod rig;
+
+use littoral_engine::Components;
+use littoral_engine::leases::{Leases, Wanted};
+use littoral_engine::logs::{RESTORE_POINTS, SHIP_POINTS, TRUNCATE_POINTS};
+use littoral_engine::open::{self, Place};
+use littoral_engine::settings::Settings;
+use littoral_ports::{Counter, Outcome, Reading};
+use littoral_test_s3::S3Server;
+use littoral_types::{ChangeSeq, ChunkId, Generation, Work};
+use rig::{BINARY, Rig, Run};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Stdio};
+use std::time::{Duration, Instant};
+
+/// For hangs alone.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn spawn(rig: &Rig, arguments: &[&str]) -> Child {
+    let mut command = rig.command(BINARY);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+fn append(rig: &Rig, arguments: &[&str], input: &str) -> Run {
+    fs::write(rig.path("input"), input).unwrap();
+    let input = rig.text("input");
+    let all = [&["log", "append"], arguments, &[&input]].concat();
+    rig.run(all)
+}
+
+fn lines(numbers: std::ops::Range<u64>) -> String {
+    numbers.map(|number| format!("{number:06}\n")).collect()
+}
+
+fn read(rig: &Rig, what: &str) -> String {
+    rig.run(["log", "read", what]).succeeds().stdout.clone()
+}
+
+fn put(stdin: &mut ChildStdin, text: &str) {
+    stdin.write_all(text.as_bytes()).unwrap();
+    stdin.flush().unwrap();
+}
+
+#[test]
+fn what_is_appended_here_is_tailed_elsewhere_and_a_killed_appender_s_records_go_with_the_next() {
+    let server = S3Server::shared();
+    let rig = Rig::with(server.env().into_iter().chain([("LITTORAL_POLL", "100ms".to_owned())]));
+    let remote = format!("s3://{}/logs", server.bucket());
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    let status = rig.json(["status", &url]);
+    assert_eq!((&status["kind"], &status["lsn"]), (&"log".into(), &0.into()));
+
+    let mut appender = spawn(&rig, &["log", "append", "events", "--session", "s", "--sync_interval", "100ms"]);
+    let mut stdin = appender.stdin.take().unwrap();
+    let mut tail = spawn(&rig, &["log", "tail", &url, "--from", "1", "--limit", "300", "--format", "csv"]);
+    let mut seen = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert_eq!(seen.next().unwrap().unwrap().trim_end(), "lsn,time,session,serial,body");
+    for round in 0..3 {
+        put(&mut stdin, &lines(round * 100..round * 100 + 100));
+        for number in round * 100..round * 100 + 100 {
+            let line = seen.next().unwrap().unwrap();
+            let cells: Vec<&str> = line.trim_end().split(',').collect();
+            let (lsn, body) = ((number + 1).to_string(), format!("{number:06}"));
+            assert_eq!((cells[0], cells[2], cells[3], cells[4]), (lsn.as_str(), "s", lsn.as_str(), body.as_str()));
+        }
+    }
+    assert!(tail.wait().unwrap().success());
+    // What it has taken is durable some milliseconds later, whether it was shipped by then or not.
+    put(&mut stdin, &lines(300..400));
+    let since = Instant::now();
+    while read(&rig, "events").lines().count() < 400 {
+        assert!(since.elapsed() < PATIENCE);
+    }
+    appender.kill().unwrap();
+    appender.wait().unwrap();
+    append(&rig, &["events", "--session", "s"], &lines(400..410)).succeeds();
+    assert_eq!(read(&rig, &url), lines(0..410));
+    rig.run(["restore", &url, "copy"]).succeeds();
+    assert_eq!(read(&rig, "copy"), lines(0..410));
+    let ranged = rig.run(["log", "read", &url, "--from", "250", "--to", "251"]).succeeds().stdout.clone();
+    assert_eq!(ranged, lines(249..251));
+    rig.run(["verify", &url]).succeeds();
+    rig.run(["prune", "events", "--keep-last", "1", "--grace", "0"]).succeeds();
+    assert_eq!(read(&rig, &url), lines(0..410));
+    rig.run(["verify", &url]).succeeds();
+}
+
+#[test]
+fn a_kill_at_each_point_of_shipping_and_restoring_is_finished_by_whoever_comes_next() {
+    for point in
+        SHIP_POINTS.iter().chain(&TRUNCATE_POINTS).chain(&RESTORE_POINTS).chain(&["publish.intended", "publish.landed"])
+    {
+        let rig = Rig::new();
+        let remote = rig.url("shared");
+        let url = format!("{remote}/events");
+        rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+        append(&rig, &["events"], &lines(0..50)).succeeds();
+        let wide = format!("{}\n", "x".repeat(14 << 20));
+        let big = format!("{}{}", lines(50..60), wide.repeat(6));
+        let all = lines(0..50) + &big;
+        fs::write(rig.path("big"), &big).unwrap();
+        let mut died = rig.crash(point, ["log", "append", "events", "big"]);
+        if died {
+            // The log has them, and what is torn of them is told.
+            let last = rig.json(["log", "stats", "events"])["last"].as_u64().unwrap();
+            assert_eq!(last, 66, "{point}: all of it was durable before it was shipped");
+        }
+        if !died {
+            died = rig.crash(point, ["log", "truncate", "events", "--before", "40"])
+                || rig.crash(point, ["log", "truncate", "events", "--before", "66"]);
+        }
+        if !died {
+            died = rig.crash(point, ["restore", &url, "copy"]);
+            assert!(!rig.path("copy").exists());
+        }
+        assert!(died, "{point} was never reached");
+        rig.run(["log", "ship", "events"]).succeeds();
+        rig.run(["restore", &url, "copy"]).succeeds();
+        let (here, there) = (read(&rig, "events"), read(&rig, "copy"));
+        assert!(here == there, "{point}: {} and {} bytes", here.len(), there.len());
+        assert!(all.ends_with(&here), "{point}");
+        assert_eq!(here == all, *point != "truncate.dropped" && !point.starts_with("log_restore"), "{point}");
+        rig.run(["verify", &url]).succeeds();
+    }
+}
+
+#[test]
+fn what_a_cursor_has_not_acknowledged_stays_in_the_volume_too_unless_it_is_gone_past() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    let wide = format!("{}\n", "x".repeat(14 << 20));
+    let all = format!("{}{}", lines(0..60), wide.repeat(6));
+    append(&rig, &["events"], &all).succeeds();
+    rig.run(["log", "cursors", "create", "events", "sums", "--acked", "10"]).succeeds();
+    rig.run(["log", "truncate", "events", "--before", "66"]).succeeds();
+    assert!(read(&rig, &url) == all && read(&rig, "events") == all, "the cursor stands in the first segment");
+    rig.run(["log", "truncate", "events", "--before", "66", "--past-cursors"]).succeeds();
+    let here = read(&rig, "events");
+    assert!(here.len() < all.len() && all.ends_with(&here) && read(&rig, &url) == here);
+    // Who stands there is told where the log begins now.
+    let begins = rig.json(["log", "stats", "events"])["start"].as_u64().unwrap();
+    rig.run(["log", "read", "events", "--from", "11"]).fails(5, &[&format!("begins at LSN {begins}")]);
+}
+
+#[test]
+fn of_a_log_with_a_volume_what_was_shipped_stays_and_what_was_not_may_be_rolled_back() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    append(&rig, &["events", "--session", "a"], &lines(0..20)).succeeds();
+    // Durable here, and not there. A session that is new stands between what is shipped and what is not.
+    fs::write(rig.path("more"), lines(20..30)).unwrap();
+    assert!(rig.crash("carry.walked", ["log", "append", "events", "more", "--session", "b"]));
+    assert_eq!(rig.json(["log", "stats", "events"])["last"], 30);
+    let refused = rig.run(["log", "truncate", "events", "--after", "10"]);
+    refused.fails(3, &["up to LSN 20", "Nothing was changed", "littoral restore", "--at 10"]);
+    assert_eq!(read(&rig, "events"), lines(0..30));
+    rig.run(["log", "truncate", "events", "--after", "25"]).succeeds();
+    append(&rig, &["events", "--session", "b"], &lines(100..103)).succeeds();
+    let all = lines(0..25) + &lines(100..103);
+    assert!(read(&rig, "events") == all && read(&rig, &url) == all);
+    let sessions = rig.json(["log", "stats", "events"])["sessions"].clone();
+    assert_eq!(sessions, serde_json::json!({ "a": 20, "b": 8 }));
+    // Up to just where the volume ends.
+    fs::write(rig.path("more"), lines(20..30)).unwrap();
+    assert!(rig.crash("carry.walked", ["log", "append", "events", "more", "--session", "c"]));
+    rig.run(["log", "truncate", "events", "--after", "28"]).succeeds();
+    append(&rig, &["events", "--session", "d"], &lines(200..203)).succeeds();
+    rig.run(["restore", &url, "copy"]).succeeds();
+    let all = all + &lines(200..203);
+    assert!(read(&rig, "events") == all && read(&rig, "copy") == all);
+    rig.run(["verify", &url]).succeeds();
+    // A publication that was begun is finished first: then it is too late.
+    fs::write(rig.path("more"), lines(300..310)).unwrap();
+    assert!(rig.crash("publish.intended", ["log", "append", "events", "more"]));
+    rig.run(["log", "truncate", "events", "--after", "35"]).fails(3, &["up to LSN 41", "littoral restore"]);
+    assert_eq!(read(&rig, &url), all + &lines(300..310));
+}
+
+#[test]
+fn who_ships_what_is_to_be_rolled_back_is_named_or_made_to_stop_which_is_written_down() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    append(&rig, &["events"], &lines(0..20)).succeeds();
+    fs::write(rig.path("more"), format!("{}\n", "x".repeat(3 << 20))).unwrap();
+    assert!(rig.crash("carry.walked", ["log", "append", "events", "more"]));
+    // Who ships it, and does not get on.
+    let components = Components::of_this_machine(open::quota(&Settings::default()));
+    let place = Place::of_database(&rig.path("events"), &Settings::default()).unwrap();
+    let volume = place.found.as_ref().unwrap().binding.id;
+    let chunks = Some([ChunkId(0)].into_iter().collect());
+    let wanted = Wanted { volume, work: Work::Checkpoint, chunks, generation: Generation(0) };
+    let held = Leases::of(&place, &components).unwrap().unwrap().take(wanted).unwrap().unwrap();
+    let me = format!("process {}", std::process::id());
+    let refused = rig.run(["log", "truncate", "events", "--after", "20", "--wait", "100ms"]);
+    refused.fails(1, &[&me, "checkpoint", "littoral leases release"]);
+    assert_eq!(rig.json(["log", "stats", "events"])["last"], 21, "nothing moved");
+    held.step().unwrap();
+    rig.run(["log", "truncate", "events", "--after", "20", "--wait", "100ms", "--cancel"]).succeeds();
+    let told = held.step().unwrap_err().to_string();
+    assert!(told.contains("taken away"), "{told}");
+    let taken = rig.json(["leases", "audit", "events"])["taken_away"].clone();
+    assert_eq!((&taken[0]["why"], &taken[0]["forced"]), (&"the log's end was to be rolled back".into(), &true.into()));
+    // The compensating entry of the change log, in the transaction that took it away.
+    let changes = place.manifest().unwrap().unwrap().changes(ChangeSeq(0), 10_000).unwrap();
+    let undone: Vec<_> = changes.into_iter().filter_map(|change| change.undone).collect();
+    assert_eq!(undone.len(), 1, "{undone:?}");
+    assert_eq!((undone[0].lease.wish.work, undone[0].lease.chunks()), (Work::Checkpoint, "0".to_owned()));
+    append(&rig, &["events"], &lines(20..30)).succeeds();
+    assert!(read(&rig, "events") == lines(0..30) && read(&rig, &url) == lines(0..30));
+    rig.run(["verify", &url]).succeeds();
+}
+
+#[test]
+fn what_a_log_with_a_volume_need_not_keep_goes_there_first_as_a_job_also_after_a_kill() {
+    for (point, is_pruning) in [("truncate.leased", false), ("truncate.dropped", false), ("log.truncate.said", true)] {
+        let rig = Rig::new();
+        let remote = rig.url("shared");
+        let url = format!("{remote}/events");
+        rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+        rig.run(["log", "cursors", "create", "events", "slow"]).succeeds();
+        rig.run(["log", "retain", "events", "--keep-bytes", "70MB"]).succeeds();
+        let wide = format!("{}\n", "x".repeat(14 << 20));
+        append(&rig, &["events"], &(lines(0..60) + &wide.repeat(6))).succeeds();
+        assert_eq!(rig.json(["log", "stats", "events"])["start"], 1, "{point}: the cursor stands there");
+        rig.run(["log", "cursors", "drop", "events", "slow"]).succeeds();
+        fs::write(rig.path("more"), "more\n").unwrap();
+        let verb: &[&str] = match is_pruning {
+            true => &["prune", "events", "--keep-last", "1", "--grace", "0"],
+            false => &["log", "append", "events", "more"],
+        };
+        assert!(rig.crash(point, verb), "{point} was not reached");
+        append(&rig, &["events"], "last\n").succeeds();
+        rig.run(["jobs", "run", "events"]).succeeds();
+        let start = rig.json(["log", "stats", "events"])["start"].as_u64().unwrap();
+        assert_eq!(start, 65, "{point}");
+        let here = read(&rig, "events");
+        assert!(here.ends_with("last\n") && read(&rig, &url) == here, "{point}");
+        let jobs = rig.json(["jobs", "list", "events"])["jobs"].clone();
+        let jobs = jobs.as_array().unwrap();
+        let ours: Vec<_> = jobs.iter().filter(|job| job["task"] == "truncate-append-only").collect();
+        assert!(!ours.is_empty() && ours.iter().all(|job| job["state"] == "done"), "{point}: {ours:?}");
+        rig.run(["verify", &url]).succeeds();
+    }
+}
+
+#[test]
+fn p04_two_machines_one_appends_and_the_other_is_told_who_since_when_and_the_way_out() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    fs::create_dir(rig.path("one")).unwrap();
+    fs::create_dir(rig.path("two")).unwrap();
+    rig.run(["log", "create", "one/events", "--remote", &remote]).succeeds();
+    append(&rig, &["one/events"], &lines(0..20)).succeeds();
+    rig.run(["restore", &url, "two/events"]).succeeds();
+
+    // Not bound to it: nothing is appended before somebody says what is meant.
+    let refused = append(&rig, &["two/events", "--remote", &remote], "never\n");
+    refused.fails(3, &["exists already", "not bound to it", "--takeover=1"]);
+    assert_eq!(read(&rig, "two/events"), lines(0..20));
+    append(&rig, &["two/events", "--remote", &remote, "--takeover", "1"], &lines(20..30)).succeeds();
+
+    // The first one learns it when it ships, and from then on appends nothing.
+    let told = append(&rig, &["one/events"], "apart\n");
+    told.fails(3, &["two/.littoral appends to", "since 2", "epoch 2", "--takeover=2", "1 record appended before it"]);
+    let told = append(&rig, &["one/events"], "never\n");
+    told.fails(3, &["two/.littoral appends to", "since 2", "epoch 2", "--takeover=2"]);
+    assert_eq!(read(&rig, "one/events"), lines(0..20) + "apart\n");
+    // Nor may it take back what it does not hold.
+    let told = append(&rig, &["one/events", "--takeover", "2"], "never\n");
+    told.fails(3, &["ends at LSN 21", "LSN 30", "littoral restore"]);
+    assert_eq!(read(&rig, &url), lines(0..30));
+
+    // In order: released there, claimed here.
+    rig.run(["release", "two/events"]).succeeds();
+    fs::create_dir(rig.path("three")).unwrap();
+    rig.run(["restore", &url, "three/events"]).succeeds();
+    append(&rig, &["three/events", "--remote", &remote, "--takeover", "2"], &lines(30..31)).succeeds();
+    assert_eq!(read(&rig, &url), lines(0..31));
+}
+
+#[test]
+fn p03_a_log_that_was_put_back_or_went_apart_appends_nothing() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    append(&rig, &["events"], &lines(0..20)).succeeds();
+    copy(&rig, "events", "backup");
+    append(&rig, &["events"], &lines(20..40)).succeeds();
+    fs::rename(rig.path("events"), rig.path("gone")).unwrap();
+    copy(&rig, "backup", "events");
+    let refused = append(&rig, &["events"], "never\n");
+    refused.fails(3, &["ends at LSN 20", "at LSN 40", "put back to an earlier state", "littoral restore"]);
+    rig.run(["log", "ship", "events"]).fails(3, &["ends at LSN 20", "at LSN 40"]);
+    assert_eq!(read(&rig, "events"), lines(0..20));
+    assert_eq!(read(&rig, &format!("{remote}/events")), lines(0..40));
+}
+
+fn copy(rig: &Rig, from: &str, to: &str) {
+    let done = std::process::Command::new("cp").arg("-a").arg(rig.path(from)).arg(rig.path(to)).status().unwrap();
+    assert!(done.success());
+}
+
+#[test]
+fn while_the_object_store_is_away_appending_goes_on_and_what_waits_goes_later() {
+    let server = S3Server::shared();
+    let rig = Rig::with(server.env());
+    let remote = format!("s3://{}/away", server.bucket());
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    // Nobody listens there.
+    let done = append(&rig, &["events", "--endpoint", "http://127.0.0.1:9"], &lines(0..20));
+    done.succeeds();
+    assert!(done.stderr.contains("durable here, and not at"), "{done:?}");
+    let shipped = rig.json(["log", "ship", "events"]);
+    assert_eq!(shipped["shipped"]["records"], 20, "{shipped}");
+    assert_eq!(rig.json(["log", "ship", "events"])["shipped"]["records"], 0);
+    assert_eq!(read(&rig, &format!("{remote}/events")), lines(0..20));
+}
+
+#[test]
+fn every_verb_serves_a_log_or_names_the_one_that_does() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    append(&rig, &["events"], &lines(0..20)).succeeds();
+    let before = rig.tree();
+    for arguments in [
+        &["checkpoint", "events"][..],
+        &["shell", "events", "SELECT 1"],
+        &["open", "events"],
+        &["hydrate", "events"],
+        &["salvage", "events"],
+        &["rewind", "events", "--to", "5"],
+        &["sessions", "events"],
+    ] {
+        rig.run(arguments).fails(3, &["events", "log", "littoral log"]);
+    }
+    rig.run(["fork", &url, "other"]).fails(3, &["volume of a log", "littoral restore"]);
+    rig.run(["drill", &url]).fails(3, &["volume of a log", "littoral verify"]);
+    rig.run(["sessions", &url]).fails(3, &["volume of a log", "littoral log"]);
+    rig.run(["restore", &url, "copy", "--force"]).fails(2, &["beside whatever there is"]);
+    assert!(rig.tree() == before, "nothing was changed");
+
+    assert!(rig.run(["status", "events"]).succeeds().stdout.contains("up to LSN 20"));
+    assert!(rig.run(["history", "events"]).succeeds().stdout.contains("segment"));
+    rig.run(["snapshot", "create", "events", "first"]).succeeds();
+    append(&rig, &["events"], &lines(20..40)).succeeds();
+    rig.run(["restore", &url, "then", "--at", "first"]).succeeds();
+    assert_eq!(read(&rig, "then"), lines(0..20));
+    rig.run(["restore", &url, "there", "--at", "20"]).succeeds();
+    assert_eq!(read(&rig, "there"), lines(0..20));
+    rig.run(["verify", "events"]).succeeds();
+    rig.run(["prune", "events", "--keep-last", "1", "--grace", "0"]).succeeds();
+    rig.run(["verify", "events"]).succeeds();
+    rig.run(["copy", "events", &rig.url("elsewhere")]).succeeds();
+    rig.run(["restore", &format!("{}/events", rig.url("elsewhere")), "from-copy"]).succeeds();
+    assert_eq!(read(&rig, "from-copy"), lines(0..40));
+
+    // A database does not take a log's name, nor a log a database's.
+    rig.database("app.db");
+    rig.run(["checkpoint", "app.db", "--remote", &remote, "--volume", "events"]).fails(3, &["events"]);
+    rig.run(["checkpoint", "app.db", "--remote", &remote]).succeeds();
+    rig.run(["log", "read", &format!("{remote}/app.db")]).fails(3, &["volume of a database"]);
+    rig.run(["log", "create", "apart", "--remote", &remote, "--volume", "app.db"]).fails(3, &["app.db"]);
+    rig.run(["log", "read", &format!("{remote}/nothing")]).fails(5, &["no Littoral volume"]);
+    rig.run(["log", "ship", "then"]).fails(2, &["no volume", "--remote"]);
+}
+
+#[test]
+fn a_cold_scan_prints_the_same_at_its_pace_shares_the_stores_and_changes_nothing() {
+    let mut rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    append(&rig, &["events"], &format!("{}\n", "x".repeat(2_000)).repeat(3_000)).succeeds();
+    let all = read(&rig, &url);
+    let before = rig.tree();
+    assert!(rig.run(["log", "read", &url, "--cold"]).succeeds().stdout == all);
+    assert!(rig.tree() == before, "it leaves nothing");
+    // Six megabytes at two a second, of the store that is named.
+    let store = rig.text(".littoral");
+    let since = Instant::now();
+    let scanned = rig.run(["--json", "log", "read", &url, "--cold", "--scan_rate", "2MB", "--store", &store]);
+    let took = since.elapsed().as_secs_f64();
+    let told: serde_json::Value = serde_json::from_str(scanned.succeeds().stdout.lines().last().unwrap()).unwrap();
+    assert_eq!((&told["verb"], &told["records"]), (&"log".into(), &3_000.into()));
+    let least = told["cost"]["bytes_down"].as_f64().unwrap() / 2e6;
+    assert!(least > 3.0 && took > 0.95 * least && took < 1.05 * least + 2.0, "{told}: {took} s");
+    // What it read is told apart from what everybody else does.
+    let settings = Settings::default();
+    let components = Components::of_this_machine(open::quota(&settings));
+    let meters = open::account(&rig.path(".littoral"), &settings, &components).meters();
+    let cold = Outcome::ALL.map(|outcome| meters.counted(Counter::ColdRequests(outcome))).into_iter().sum();
+    assert_eq!(told["cost"]["bytes_down"].as_u64(), Some(meters.counted(Counter::BytesRead(Reading::Cold))));
+    assert_eq!(told["cost"]["requests"].as_u64(), Some(cold));
+    assert!(meters.counted(Counter::ColdRestMs) > 2_000);
+    // Ten requests a second are few.
+    rig.set("LITTORAL_SCAN_REQUESTS", "10");
+    let since = Instant::now();
+    rig.run(["log", "read", &url, "--cold", "--limit", "1"]).succeeds();
+    assert!(since.elapsed() > Duration::from_millis(300));
+    rig.unset("LITTORAL_SCAN_REQUESTS");
+    for (arguments, words) in [
+        (vec!["events", "--cold"], ["a log's folder", "leave --cold out"]),
+        (vec![&url, "--cold", "--store", "nowhere"], ["no store at nowhere", "leave it out"]),
+        (vec![&url, "--store", &store], ["--store and a URL", "leave one of them out"]),
+        (vec![&url, "--cold=icy"], ["on or off", "--cold"]),
+    ] {
+        rig.run([vec!["log", "read"], arguments].concat()).fails(2, &words);
+    }
+    assert!(rig.run(["log", "read", "events", "--cold=off"]).succeeds().stdout == all);
+}

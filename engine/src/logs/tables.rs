@@ -1,0 +1,325 @@
+//! Logs that are tables of a database (rule P11), on their way to the object store and back.
+//!
+//! What this room promises:
+//! 1. The log goes first: no record of a database's volume counts a row that the log's volume does not have. Whoever dies in between leaves a log
+//!    that has more than anybody counts.
+//! 2. What no committed state of the database counts is not shipped, and what it does not count any more is said to be void.
+//! 3. Whose the database's term is, his are those of its logs: they are taken over by nobody else.
+//! 4. A database is restored after its logs were.
+
+use super::restore::{RestoredLog, restore_as};
+use super::ship::{Carrier, Rows};
+use super::{ack, cursor, keep_cursor, stats};
+use crate::components::Components;
+use crate::error::EngineError;
+use crate::log::{Log as VolumeLog, Writer};
+use crate::open::{Place, store_root};
+use crate::settings::{Origin, Setting, Settings};
+use littoral_local::log::schema::columns;
+use littoral_local::log::{LogError, Prefix, Restoring, identity};
+use littoral_types::{At, CountedLog, Lsn, SessionName, Sessions, VolumeId, VolumeName};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Where a test may make a process die that ships a database, after its logs and before itself.
+pub const TABLES_POINTS: [&str; 1] = ["carry.tables"];
+
+/// The cursor by which a table's log keeps what its volume does not have sealed.
+const SHIPPED: &str = "littoral.volume";
+
+/// The folder of all logs of the databases in a folder. Whoever appends rows makes it, and where it is not, no database counts any.
+pub fn folder_of(database: &Path) -> PathBuf {
+    database.parent().unwrap_or(Path::new("")).join(".littoral/logs")
+}
+
+/// A log's name among those of its database, as the last part of its folder says it.
+pub fn key_of(folder: &str) -> String {
+    let last = folder.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let plain = |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '_' };
+    last.chars().map(plain).collect()
+}
+
+/// Where a table's log is that was made or restored for this very file.
+pub fn own_place(database: &Path, folder: &str) -> PathBuf {
+    folder_of(database).join(database.file_name().unwrap_or_default()).join(key_of(folder))
+}
+
+/// Where a table's log is: the one that is this file's own, else where the database says.
+pub fn found(database: &Path, folder: &str, log: VolumeId) -> PathBuf {
+    let own = own_place(database, folder);
+    match identity(&own) {
+        Ok((id, _)) if id == log => own,
+        _ => database.parent().unwrap_or(Path::new("")).join(folder),
+    }
+}
+
+/// The volume of a table's log: that of its database, a dot, and the log's name.
+pub fn volume_of(database: &VolumeName, folder: &str) -> Result<VolumeName, EngineError> {
+    let name = format!("{database}.{}", key_of(folder));
+    name.parse().map_err(|error| EngineError::Settings(format!("the log of a table cannot be shipped: {error}")))
+}
+
+/// Up to which record the volume of a table's log has it sealed, where it has a volume: what is beyond is not let go of here.
+pub fn shipped_up_to(log: &Path) -> Result<Option<Lsn>, LogError> {
+    match SHIPPED.parse::<SessionName>().map(|name| cursor(log, &name)) {
+        Ok(Ok(found)) => Ok(Some(found.acked)),
+        Ok(Err(LogError::NoCursor { .. })) | Err(_) => Ok(None),
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+/// The way of a database's logs to their volumes, kept open between two times.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    database: PathBuf,
+    store: PathBuf,
+    remote: String,
+    volume: VolumeName,
+    settings: Settings,
+    components: Components,
+    carriers: BTreeMap<VolumeId, Carrier>,
+    /// What their volumes have.
+    shipped: BTreeMap<VolumeId, CountedLog>,
+}
+
+impl Tables {
+    /// Of a database that is here.
+    pub(crate) fn of(place: &Place, settings: &Settings, components: &Components) -> Option<Self> {
+        let database = place.database.clone()?;
+        let store = place.store_root.clone().unwrap_or_else(|| store_root(&database, settings));
+        Some(Self {
+            database,
+            store,
+            remote: place.remote.value.clone(),
+            volume: place.volume.value.clone(),
+            settings: settings.clone(),
+            components: components.clone(),
+            carriers: BTreeMap::new(),
+            shipped: BTreeMap::new(),
+        })
+    }
+
+    /// Ships what the database counts. Its volume is open, and whoever has that knows whose term it is.
+    pub(crate) async fn ship(&mut self, logs: &[CountedLog], database: &mut Writer) -> Result<(), EngineError> {
+        for log in logs {
+            if self.shipped.get(&log.log) != Some(log) {
+                self.ship_one(log, database).await?;
+                self.shipped.insert(log.log, log.clone());
+            }
+        }
+        self.components.faults.reach("carry.tables")?;
+        Ok(())
+    }
+
+    async fn ship_one(&mut self, log: &CountedLog, database: &mut Writer) -> Result<(), EngineError> {
+        let path = found(&self.database, &log.folder, log.log);
+        match identity(&path) {
+            Ok((id, _)) if id == log.log => {}
+            Ok(_) => {
+                return Err(EngineError::Refused(format!(
+                    "{}: is another log than the one that table {} of {} was made with: rows of it would be shipped that are none. Put the log \
+                     back that belongs to the database, or let go of the table (DROP TABLE)",
+                    path.display(),
+                    log.table,
+                    self.database.display()
+                )));
+            }
+            Err(LogError::NoLog(_)) => return self.is_there(log, &path, database.log()).await,
+            Err(error) => return Err(error.into()),
+        }
+        let prefix = Prefix::counted(&path, log.last)?;
+        let rows = Rows { columns: columns(&path)?.unwrap_or_default(), counted: log.clone() };
+        let mut carrier = match self.carriers.remove(&log.log) {
+            Some(carrier) => carrier,
+            None => self.carrier(&path, log)?,
+        };
+        if carrier.has_shipped(&prefix, &rows)? {
+            self.carriers.insert(log.log, carrier);
+            return Ok(());
+        }
+        let mut done = Box::pin(carrier.ship_rows(&prefix, &rows)).await;
+        if let Err(
+            EngineError::Superseded { epoch, .. }
+            | EngineError::NotBound { epoch, .. }
+            | EngineError::Diverged { epoch, .. },
+        ) = done
+        {
+            // Whoever took the log took the database, or had it before us.
+            if database.log().newest().await? != Some(database.row().tail.seq) {
+                return Err(database.find_out_who_won().await?);
+            }
+            tracing::info!(log = %path.display(), %epoch, "the log of a table goes on where its database does");
+            carrier.takes_over(epoch);
+            done = Box::pin(carrier.ship_rows(&prefix, &rows)).await;
+            carrier.has_taken_over();
+        }
+        let (shipped, sealed) = done.map_err(|error| self.explained(error, log))?;
+        if prefix.last() > shipped.position.map_or(Lsn::ZERO, |position| position.lsn) {
+            let detail =
+                format!("its volume ends before LSN {}, which {} counts", prefix.last(), self.database.display());
+            return Err(LogError::Broken { path, detail }.into());
+        }
+        if let Ok(name) = SHIPPED.parse::<SessionName>()
+            && keep_cursor(&path, &name, None, None)?.acked < sealed
+        {
+            ack(&path, &name, sealed, None)?;
+        }
+        self.carriers.insert(log.log, carrier);
+        Ok(())
+    }
+
+    /// Where the two went on apart there is one way out that leaves nobody's records behind.
+    fn explained(&self, error: EngineError, log: &CountedLog) -> EngineError {
+        match error {
+            EngineError::Refused(why) => EngineError::Refused(format!(
+                "{why}. What {} commits waits here for the log of its table {table}: CREATE VIRTUAL TABLE another USING littoral_log(…), INSERT \
+                 INTO another SELECT … FROM {table}, and DROP TABLE {table} go on without it",
+                self.database.display(),
+                table = log.table
+            )),
+            error => error,
+        }
+    }
+
+    /// A log that is not here may be in its volume, as far as the database counts it: then it was never brought.
+    async fn is_there(&self, log: &CountedLog, path: &Path, database: &VolumeLog) -> Result<(), EngineError> {
+        if log.last < log.first {
+            return Ok(());
+        }
+        let volume = VolumeLog::new(database.remote().clone(), volume_of(&self.volume, &log.folder)?);
+        let opened = volume.open().await?;
+        if opened.is_some_and(|opened| opened.meta.id == log.log && opened.tail.lsn >= log.last) {
+            return Ok(());
+        }
+        Err(EngineError::Refused(format!(
+            "{}: the log of table {} is not here, and {} does not have all of its rows: put it back, or let go of the table (DROP TABLE). Nothing \
+             was published",
+            path.display(),
+            log.table,
+            volume.url()
+        )))
+    }
+
+    fn carrier(&self, path: &Path, log: &CountedLog) -> Result<Carrier, EngineError> {
+        let name = volume_of(&self.volume, &log.folder)?;
+        let url = format!("{}/{name}", self.remote);
+        let mut settings = self.settings.clone();
+        (settings.at, settings.takeover, settings.remote, settings.volume) = (None, None, None, None);
+        settings.store = Some(Setting { value: self.store.clone(), origin: Origin::Argument });
+        let bound = Place::of_database(path, &settings)?;
+        if bound.found.is_none() {
+            settings.remote = Some(Setting { value: self.remote.clone(), origin: Origin::Argument });
+            settings.volume = Some(Setting { value: name, origin: Origin::Argument });
+        } else if bound.url() != url {
+            return Err(EngineError::Refused(format!(
+                "{}: the log of table {} is bound to {}, and its database to {}/{}: its rows would be looked for at {url}. Let go of the table and \
+                 make another one (DROP TABLE, CREATE VIRTUAL TABLE)",
+                path.display(),
+                log.table,
+                bound.url(),
+                self.remote,
+                self.volume
+            )));
+        }
+        Carrier::of_table(path, &settings, &self.components)
+    }
+}
+
+/// What became of a table's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Brought {
+    /// It is here now.
+    Restored(RestoredLog),
+    /// It was here.
+    Here,
+    /// The object store does not have all rows that are counted, and why: a fork's, or a copy's that was made without. The table says so.
+    Missing(String),
+}
+
+/// Brings logs that a database counts rows of to where it finds them, from beside its volume.
+pub async fn bring(
+    volume: &VolumeLog,
+    components: &Components,
+    database: &Path,
+    logs: &[CountedLog],
+) -> Result<Vec<(CountedLog, PathBuf, Brought)>, EngineError> {
+    let mut all = Vec::new();
+    for log in logs {
+        let own = own_place(database, &log.folder);
+        let path = found(database, &log.folder, log.log);
+        // One that lies among those of another file is that file's.
+        let is_its_own = path == own || !path.starts_with(folder_of(database));
+        let is_here = is_its_own && holds(&path, log)?;
+        let (dest, brought) = match is_here {
+            true => (path, Brought::Here),
+            false => {
+                let brought = Box::pin(bring_one(volume, components, &own, log)).await?;
+                (own, brought)
+            }
+        };
+        all.push((log.clone(), dest, brought));
+    }
+    Ok(all)
+}
+
+/// Whether a log that is counted lies in a folder, with all that is counted.
+fn holds(path: &Path, log: &CountedLog) -> Result<bool, EngineError> {
+    match identity(path) {
+        Ok((id, _)) if id != log.log => Ok(false),
+        Ok(_) if stats(path)?.last >= log.last => Ok(true),
+        Ok(_) => Err(EngineError::Refused(format!(
+            "{}: an older state of the log of table {} lies there. Nothing was done. Move it away, and try again",
+            path.display(),
+            log.table
+        ))),
+        Err(LogError::NoLog(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn bring_one(
+    volume: &VolumeLog,
+    components: &Components,
+    dest: &Path,
+    log: &CountedLog,
+) -> Result<Brought, EngineError> {
+    let from = VolumeLog::new(volume.remote().clone(), volume_of(volume.name(), &log.folder)?);
+    let Some(opened) = from.open().await? else {
+        if log.last >= log.first {
+            return Ok(Brought::Missing(format!("there is no volume {}", from.url())));
+        }
+        // A table without rows whose log was never shipped.
+        Restoring::begin(dest, log.log, components.clock.wall_ms(), log.first, Sessions::new())?.finish()?;
+        return Ok(Brought::Here);
+    };
+    if opened.meta.id != log.log || opened.tail.lsn < log.last {
+        return Ok(Brought::Missing(format!(
+            "{} ends at LSN {} of log {}, and rows are counted up to LSN {} of log {}",
+            from.url(),
+            opened.tail.lsn,
+            opened.meta.id,
+            log.last,
+            log.log
+        )));
+    }
+    restore_as(&from, components, &At::Newest, dest, Some(log)).await.map(Brought::Restored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tables_log_has_its_volume_and_its_own_place_by_the_last_part_of_its_folder() {
+        assert_eq!(key_of(".littoral/logs/app.db/events"), "events");
+        assert_eq!(key_of("/var/some log/"), "some_log");
+        let volume: VolumeName = "app.db".parse().unwrap();
+        assert_eq!(volume_of(&volume, "x/events-2").unwrap().as_str(), "app.db.events-2");
+        assert!(volume_of(&"x".repeat(128).parse().unwrap(), "events").is_err());
+        let own = own_place(Path::new("/data/copy.db"), ".littoral/logs/app.db/events");
+        assert_eq!(own, Path::new("/data/.littoral/logs/copy.db/events"));
+        // What is not there is looked for where the database says.
+        let found = found(Path::new("/nowhere/copy.db"), ".littoral/logs/app.db/events", VolumeId([1; 16]));
+        assert_eq!(found, Path::new("/nowhere/.littoral/logs/app.db/events"));
+    }
+}
