@@ -6,7 +6,7 @@ use bytes::Bytes;
 use littoral_engine::Session;
 use littoral_engine::log::Draft;
 use littoral_format::log::{ENTRY_HEAD_BYTES, encode_entry, encode_head, encode_index};
-use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{ObjectMeta, Remote, RemoteError, passes_on};
 use littoral_types::limits::{LOG_BLOCK_BYTES, LOG_HEAD_BYTES};
 use littoral_types::{
     BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, Checkpoint, ChunkId, FooterFigures, Generation, Home, LogBlock,
@@ -154,6 +154,8 @@ pub const fn time_of(lsn: u64) -> u64 {
 
 #[async_trait]
 impl Remote for LogStandIn {
+    passes_on!(inner: get_suffix, size, put, put_new, upload, delete, url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         tokio::time::sleep(self.takes).await;
         self.inner.get(path).await
@@ -167,36 +169,8 @@ impl Remote for LogStandIn {
         }
     }
 
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.inner.get_suffix(path, len).await
-    }
-
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.inner.size(path).await
-    }
-
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put(path, bytes).await
-    }
-
-    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put_new(path, bytes).await
-    }
-
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.inner.upload(path, body).await
-    }
-
     async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
         tokio::time::sleep(self.takes).await;
         self.inner.list(folder, after, max).await
-    }
-
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.inner.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
     }
 }

@@ -274,6 +274,13 @@ fn p11_what_is_truncated_here_goes_there_too_and_nothing_goes_that_was_not_shipp
     assert_eq!(begin(&rig, ""), 1, "it is not in the volume yet");
     assert_eq!(begin(&rig, ", 'past-cursors'"), 1, "that is no cursor to go past");
     rig.run(["checkpoint", "one/app.db"]).succeeds();
+    // Where that is switched off nothing goes; a switch of another volume is none of its.
+    let folder = rig.text("one/.littoral/logs/app.db/events");
+    rig.run(["flags", &folder, "enable_append_only_truncation=false"]).succeeds();
+    let refused = rig.run(["shell", &rig.text("one/app.db"), "SELECT littoral_log_truncate('events', 130)"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("truncations of logs are switched off"), "{refused:?}");
+    rig.run(["flags", &folder, "enable_append_only_truncation=default"]).succeeds();
+    rig.run(["flags", &rig.text("one/app.db"), "enable_append_only_truncation=false"]).succeeds();
     let begins = begin(&rig, "");
     assert!(begins > 1 && begins <= 130, "{begins}");
     shell(&rig, "one/app.db", &["INSERT INTO events VALUES (1000, 'last')"]);
@@ -282,7 +289,6 @@ fn p11_what_is_truncated_here_goes_there_too_and_nothing_goes_that_was_not_shipp
     assert_eq!(records(&rig, &log), left);
     restored(&rig, &url, "two/app.db");
     assert_eq!(records(&rig, &rig.text("two/.littoral/logs/app.db/events")), left);
-    let folder = rig.text("one/.littoral/logs/app.db/events");
     rig.run(["log", "truncate", &folder, "--before", "130"])
         .fails(3, &["is a database's table", "littoral_log_truncate"]);
 }

@@ -1,8 +1,8 @@
 //! What can go wrong, by what the caller does next.
 
 use littoral_format::FormatError;
-use littoral_local::LocalError;
 use littoral_local::log::LogError;
+use littoral_local::{Flag, LocalError};
 use littoral_plan::ChainBreak;
 use littoral_plan::phase::Phase;
 use littoral_plan::sessions::SerialBreak;
@@ -105,12 +105,15 @@ pub enum EngineError {
         /// Who holds what, and since when.
         who: String,
     },
-    /// Somebody has switched checkpoints off.
+    /// Somebody has switched that off.
     #[error(
-        "{volume}: checkpoints are switched off ({file}): littoral flags FILE enable_checkpoints=true switches them on",
+        "{volume}: {what} are switched off ({file}): littoral flags FILE {flag}=true switches them on",
+        what = flag.what(),
         file = file.display()
     )]
     SwitchedOff {
+        /// What.
+        flag: Flag,
         /// Of which volume.
         volume: String,
         /// Where that was said.

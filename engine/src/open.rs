@@ -226,6 +226,7 @@ impl Place {
         if self.is_unmade {
             return Err(EngineError::NoVolume(self.url()));
         }
+        self.allows(Flag::EnableColdScan, settings)?;
         let account = match (&self.store, &settings.store) {
             (Some(store), _) => account(store.root(), settings, components),
             // Of a volume that is no database of this store's: its pace all the same.
@@ -302,6 +303,16 @@ impl Place {
     pub fn policy(&self, settings: &Settings) -> Result<CheckpointPolicy, EngineError> {
         let flags = self.store.as_ref().map(|store| Flags::of(store.root())).transpose()?.unwrap_or_default();
         Ok(policy(&flags, &self.volume.value, settings.tenant()))
+    }
+
+    /// Refuses what a switch of its store has switched off for it.
+    pub(crate) fn allows(&self, flag: Flag, settings: &Settings) -> Result<(), EngineError> {
+        let of_it = self.store.as_ref().map(Store::root);
+        let Some(root) = of_it.or(settings.store.as_ref().map(|said| said.value.as_path())) else { return Ok(()) };
+        match Flags::of(root)?.of_volume(flag, &self.volume.value, settings.tenant()).0.is_on() {
+            true => Ok(()),
+            false => Err(EngineError::SwitchedOff { flag, volume: self.url(), file: Flags::path_of(root) }),
+        }
     }
 
     /// The store's manifest, where there is one.

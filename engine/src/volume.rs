@@ -137,7 +137,11 @@ fn switched(store: &Store, writer: &Writer, tenant: Option<&str>) -> Result<Swit
             policy: policy(&flags, volume, tenant),
             folds_every_ms: of(Flag::CheckpointIntervalSeconds).every_ms(),
         }),
-        false => Err(EngineError::SwitchedOff { volume: writer.log().url(), file: Flags::path_of(store.root()) }),
+        false => Err(EngineError::SwitchedOff {
+            flag: Flag::EnableCheckpoints,
+            volume: writer.log().url(),
+            file: Flags::path_of(store.root()),
+        }),
     }
 }
 

@@ -12,8 +12,8 @@ use littoral_engine::exec::replicate::{Order, Replicated, Standing, mark_of, rep
 use littoral_engine::exec::restore::{At, restore};
 use littoral_engine::exec::verify::verify;
 use littoral_engine::{EngineError, Spool};
-use littoral_ports::{BlobBody, MemoryRemote, ObjectMeta, Remote, RemoteError};
-use littoral_types::{ByteSpan, CopyState, ObjectPath};
+use littoral_ports::{BlobBody, MemoryRemote, Remote, RemoteError, passes_on};
+use littoral_types::{CopyState, ObjectPath};
 use rig::{Machine, Pages, components, counted, log};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,18 +43,8 @@ impl Stops {
 
 #[async_trait]
 impl Remote for Stops {
-    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.inner.get(path).await
-    }
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.inner.get_range(path, span).await
-    }
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.inner.get_suffix(path, len).await
-    }
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.inner.size(path).await
-    }
+    passes_on!(inner: get, get_range, get_suffix, size, list, url, distrust, copies);
+
     async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
         self.writes()?;
         self.inner.put(path, bytes).await
@@ -68,9 +58,6 @@ impl Remote for Stops {
         *self.sent.lock().unwrap().entry(path.to_string()).or_default() += 1;
         self.inner.upload(path, body).await
     }
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.inner.list(folder, after, max).await
-    }
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         // One by one, so that it may be away in the middle.
         for path in paths {
@@ -81,9 +68,6 @@ impl Remote for Stops {
             self.inner.delete(std::slice::from_ref(path)).await?;
         }
         Ok(())
-    }
-    fn url(&self) -> String {
-        self.inner.url()
     }
 }
 
@@ -301,38 +285,13 @@ struct Lists(Arc<MemoryRemote>);
 
 #[async_trait]
 impl Remote for Lists {
+    passes_on!(0: get_range, get_suffix, size, put, put_new, upload, list, delete, url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         match path.as_str().contains("/snap/") {
             true => Err(RemoteError::Missing { path: path.to_string() }),
             false => self.0.get(path).await,
         }
-    }
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.0.get_range(path, span).await
-    }
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.0.get_suffix(path, len).await
-    }
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.0.size(path).await
-    }
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.0.put(path, bytes).await
-    }
-    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.0.put_new(path, bytes).await
-    }
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.0.upload(path, body).await
-    }
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.0.list(folder, after, max).await
-    }
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.0.delete(paths).await
-    }
-    fn url(&self) -> String {
-        self.0.url()
     }
 }
 

@@ -5,7 +5,6 @@
 mod rig;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use littoral_engine::EngineError;
 use littoral_engine::exec::beside::Nothing;
 use littoral_engine::exec::checkpoint::{self, checkpoint};
@@ -16,8 +15,8 @@ use littoral_engine::exec::restore::{At, restore};
 use littoral_engine::exec::verify::{Verified, verify, verify_part};
 use littoral_local::LocalQuota;
 use littoral_plan::RepackPolicy;
-use littoral_ports::{BlobBody, Crash, Faults, MemoryManifest, MemoryRemote, ObjectMeta, Remote, RemoteError};
-use littoral_types::{BlobKind, ByteSpan, Compression, ObjectPath, Retention};
+use littoral_ports::{Crash, Faults, MemoryManifest, MemoryRemote, Remote, RemoteError, passes_on};
+use littoral_types::{BlobKind, Compression, ObjectPath, Retention};
 use rig::{Chance, Machine, Pages, cost, counted};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -41,30 +40,8 @@ impl MayNotDelete {
 
 #[async_trait]
 impl Remote for MayNotDelete {
-    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.inner.get(path).await
-    }
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.inner.get_range(path, span).await
-    }
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.inner.get_suffix(path, len).await
-    }
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.inner.size(path).await
-    }
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put(path, bytes).await
-    }
-    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put_new(path, bytes).await
-    }
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.inner.upload(path, body).await
-    }
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.inner.list(folder, after, max).await
-    }
+    passes_on!(inner: get, get_range, get_suffix, size, put, put_new, upload, list, url, distrust, copies);
+
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         // The probe's own objects are taken back before anything else is known.
         if self.refuses.load(Ordering::SeqCst) && !paths.iter().all(|path| path.as_str().contains("/probe/")) {
@@ -72,9 +49,6 @@ impl Remote for MayNotDelete {
             return Err(RemoteError::Denied { what: self.url(), detail: "no permission (AccessDenied)".to_owned() });
         }
         self.inner.delete(paths).await
-    }
-    fn url(&self) -> String {
-        self.inner.url()
     }
 }
 

@@ -293,6 +293,8 @@ pub const ALL: &[Route] = &[
             DATABASE,
             Param { name: "enable_checkpoints", takes: Takes::Text(16), help: "true, false or default" },
             Param { name: "enable_chunk_deltas", takes: Takes::Text(16), help: "true, false or default" },
+            Param { name: "enable_append_only_truncation", takes: Takes::Text(16), help: "true, false or default" },
+            Param { name: "enable_cold_scan", takes: Takes::Text(16), help: "true, false or default" },
             Param {
                 name: "checkpoint_interval_seconds",
                 takes: Takes::Text(20),

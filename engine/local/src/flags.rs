@@ -29,44 +29,71 @@ pub enum Flag {
     EnableCheckpoints,
     /// Whether changed pages may travel as deltas, instead of whole chunks.
     EnableChunkDeltas,
+    /// Whether the beginning of a log may be let go of.
+    EnableAppendOnlyTruncation,
+    /// Whether cold scans are begun.
+    EnableColdScan,
     /// After so many seconds what was shipped is folded into a checkpoint, however little it is.
     CheckpointIntervalSeconds,
 }
 
 impl Flag {
     /// All of them.
-    pub const ALL: [Flag; 3] = [Flag::EnableCheckpoints, Flag::EnableChunkDeltas, Flag::CheckpointIntervalSeconds];
+    pub const ALL: [Flag; 5] = [
+        Flag::EnableCheckpoints,
+        Flag::EnableChunkDeltas,
+        Flag::EnableAppendOnlyTruncation,
+        Flag::EnableColdScan,
+        Flag::CheckpointIntervalSeconds,
+    ];
 
     /// As it is written.
     pub const fn name(self) -> &'static str {
         match self {
             Flag::EnableCheckpoints => "enable_checkpoints",
             Flag::EnableChunkDeltas => "enable_chunk_deltas",
+            Flag::EnableAppendOnlyTruncation => "enable_append_only_truncation",
+            Flag::EnableColdScan => "enable_cold_scan",
             Flag::CheckpointIntervalSeconds => "checkpoint_interval_seconds",
         }
     }
 
+    /// What there is where it is on.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Flag::EnableCheckpoints => "checkpoints",
+            Flag::EnableChunkDeltas => "deltas",
+            Flag::EnableAppendOnlyTruncation => "truncations of logs",
+            Flag::EnableColdScan => "cold scans",
+            Flag::CheckpointIntervalSeconds => "checkpoints because of time",
+        }
+    }
+
+    const fn is_number(self) -> bool {
+        matches!(self, Flag::CheckpointIntervalSeconds)
+    }
+
     /// What it can be.
     pub const fn takes(self) -> &'static str {
-        match self {
-            Flag::EnableCheckpoints | Flag::EnableChunkDeltas => "true or false",
-            Flag::CheckpointIntervalSeconds => "a number of seconds; 0 for never because of time alone",
+        match self.is_number() {
+            false => "true or false",
+            true => "a number of seconds; 0 for never because of time alone",
         }
     }
 
     /// What it is where nobody has said so.
     pub const fn default(self) -> Switch {
-        match self {
-            Flag::EnableCheckpoints | Flag::EnableChunkDeltas => Switch::Is(true),
-            Flag::CheckpointIntervalSeconds => Switch::Every(CHECKPOINT_INTERVAL_S),
+        match self.is_number() {
+            false => Switch::Is(true),
+            true => Switch::Every(CHECKPOINT_INTERVAL_S),
         }
     }
 
     /// Reads what it is to be.
     pub fn read(self, text: &str) -> Option<Switch> {
-        match self {
-            Flag::EnableCheckpoints | Flag::EnableChunkDeltas => text.parse().ok().map(Switch::Is),
-            Flag::CheckpointIntervalSeconds => text.parse().ok().map(Switch::Every),
+        match self.is_number() {
+            false => text.parse().ok().map(Switch::Is),
+            true => text.parse().ok().map(Switch::Every),
         }
     }
 }
@@ -234,11 +261,9 @@ impl Flags {
 }
 
 fn switch(flag: Flag, value: &toml::Value) -> Option<Switch> {
-    match (flag, value) {
-        (Flag::EnableCheckpoints | Flag::EnableChunkDeltas, toml::Value::Boolean(is)) => Some(Switch::Is(*is)),
-        (Flag::CheckpointIntervalSeconds, toml::Value::Integer(seconds)) => {
-            u64::try_from(*seconds).ok().map(Switch::Every)
-        }
+    match (flag.is_number(), value) {
+        (false, toml::Value::Boolean(is)) => Some(Switch::Is(*is)),
+        (true, toml::Value::Integer(seconds)) => u64::try_from(*seconds).ok().map(Switch::Every),
         _ => None,
     }
 }

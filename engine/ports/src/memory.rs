@@ -169,6 +169,14 @@ impl Remote for MemoryRemote {
     fn url(&self) -> String {
         format!("mem://{}", self.name)
     }
+
+    fn distrust(&self, _path: &ObjectPath, _wrong_before: usize) -> bool {
+        false
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn Remote>> {
+        Vec::new()
+    }
 }
 
 /// Bytes in memory as a body to upload.

@@ -197,13 +197,94 @@ pub trait Remote: Send + Sync + fmt::Debug {
 
     /// What came from there was not what its name says, when it was asked for after so many times that were wrong too. True where another
     /// place may have it: ask again.
-    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
-        let _ = (path, wrong_before);
-        false
-    }
+    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool;
 
     /// The object stores that hold copies of what is written here, where it is known that there are some.
-    fn copies(&self) -> Vec<Arc<dyn Remote>> {
-        Vec::new()
-    }
+    fn copies(&self) -> Vec<Arc<dyn Remote>>;
+}
+
+/// Passes methods of a [`Remote`] on to a field, as they are: `passes_on!(inner: get, size, url)`. A remote before another one names with it what
+/// it has nothing to say to; there is nothing that goes by itself.
+#[macro_export]
+macro_rules! passes_on {
+    ($field:tt: $($method:ident),+ $(,)?) => {
+        $($crate::passes_on!(@ $method $field);)+
+    };
+    (@ get $field:tt) => {
+        $crate::passes_on!(@later $field get(path: &'b $crate::remote::passed::ObjectPath) -> $crate::remote::passed::Bytes);
+    };
+    (@ size $field:tt) => {
+        $crate::passes_on!(@later $field size(path: &'b $crate::remote::passed::ObjectPath) -> u64);
+    };
+    (@ get_range $field:tt) => {
+        $crate::passes_on!(@later $field get_range(path: &'b $crate::remote::passed::ObjectPath, span: $crate::remote::passed::ByteSpan) -> $crate::remote::passed::Bytes);
+    };
+    (@ get_suffix $field:tt) => {
+        $crate::passes_on!(@later $field get_suffix(path: &'b $crate::remote::passed::ObjectPath, len: u64) -> ($crate::remote::passed::Bytes, u64));
+    };
+    (@ put $field:tt) => {
+        $crate::passes_on!(@later $field put(path: &'b $crate::remote::passed::ObjectPath, bytes: $crate::remote::passed::Bytes) -> ());
+    };
+    (@ put_new $field:tt) => {
+        $crate::passes_on!(@later $field put_new(path: &'b $crate::remote::passed::ObjectPath, bytes: $crate::remote::passed::Bytes) -> ());
+    };
+    (@ delete $field:tt) => {
+        $crate::passes_on!(@later $field delete(paths: &'b [$crate::remote::passed::ObjectPath]) -> ());
+    };
+    (@ upload $field:tt) => {
+        $crate::passes_on!(@later2 $field upload(path: &'b $crate::remote::passed::ObjectPath, body: &'c dyn $crate::BlobBody) -> ());
+    };
+    (@ list $field:tt) => {
+        $crate::passes_on!(
+            @later2 $field list(folder: &'b str, after: Option<&'c $crate::remote::passed::ObjectPath>, max: usize) -> Vec<$crate::ObjectMeta>
+        );
+    };
+    (@ url $field:tt) => {
+        fn url(&self) -> String {
+            self.$field.url()
+        }
+    };
+    (@ distrust $field:tt) => {
+        fn distrust(&self, path: &$crate::remote::passed::ObjectPath, wrong_before: usize) -> bool {
+            self.$field.distrust(path, wrong_before)
+        }
+    };
+    (@ copies $field:tt) => {
+        fn copies(&self) -> Vec<::std::sync::Arc<dyn $crate::Remote>> {
+            self.$field.copies()
+        }
+    };
+    // What `async_trait` makes of a method, whose future is the other one's.
+    (@later $field:tt $method:ident($($name:ident: $of:ty),+) -> $answer:ty) => {
+        fn $method<'a, 'b, 't>(&'a self, $($name: $of),+) -> $crate::remote::passed::Later<'t, $answer>
+        where
+            'a: 't,
+            'b: 't,
+            Self: 't,
+        {
+            self.$field.$method($($name),+)
+        }
+    };
+    (@later2 $field:tt $method:ident($($name:ident: $of:ty),+) -> $answer:ty) => {
+        fn $method<'a, 'b, 'c, 't>(&'a self, $($name: $of),+) -> $crate::remote::passed::Later<'t, $answer>
+        where
+            'a: 't,
+            'b: 't,
+            'c: 't,
+            Self: 't,
+        {
+            self.$field.$method($($name),+)
+        }
+    };
+}
+
+/// What [`passes_on`] spells.
+#[doc(hidden)]
+pub mod passed {
+    pub use bytes::Bytes;
+    pub use littoral_types::{ByteSpan, ObjectPath};
+    use std::future::Future;
+    use std::pin::Pin;
+
+    pub type Later<'t, T> = Pin<Box<dyn Future<Output = Result<T, super::RemoteError>> + Send + 't>>;
 }

@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use async_trait::async_trait;
 use bytes::Bytes;
 use littoral_ports::{
-    BlobBody, Counter, ObjectMeta, Outcome, Reading, Remote, RemoteError, Spending, Spent, Uncounted,
+    BlobBody, Counter, ObjectMeta, Outcome, Reading, Remote, RemoteError, Spending, Spent, Uncounted, passes_on,
 };
 
 pub use littoral_ports::Op;
@@ -338,6 +338,8 @@ fn len(bytes: &Bytes) -> u64 {
 
 #[async_trait]
 impl Remote for Counting {
+    passes_on!(inner: url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         self.read(Reading::Whole, self.inner.get(path), len).await
     }
@@ -372,10 +374,6 @@ impl Remote for Counting {
 
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         self.call(Op::Delete, 0, self.inner.delete(paths), |()| 0).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
     }
 }
 

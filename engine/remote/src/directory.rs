@@ -513,6 +513,14 @@ impl Remote for Directory {
     fn url(&self) -> String {
         url::of_directory(&self.keeper.root).unwrap_or_else(|| format!("file://{}", self.keeper.root.display()))
     }
+
+    fn distrust(&self, _path: &ObjectPath, _wrong_before: usize) -> bool {
+        false
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn Remote>> {
+        Vec::new()
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use crate::counting::Op;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use littoral_ports::{BlobBody, Clock, Entropy, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{BlobBody, Clock, Entropy, ObjectMeta, Remote, RemoteError, passes_on};
 use littoral_types::{ByteSpan, ObjectPath};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -201,6 +201,8 @@ impl fmt::Debug for Faulty {
 
 #[async_trait]
 impl Remote for Faulty {
+    passes_on!(inner: url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         let read = async { Ok((self.inner.get(path).await?, 0)) };
         Ok(self.read(Op::Get, path.as_str(), read).await?.0)
@@ -244,9 +246,5 @@ impl Remote for Faulty {
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         let first = paths.first().map(ObjectPath::as_str).unwrap_or_default();
         self.write(Op::Delete, first, self.inner.delete(paths)).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
     }
 }

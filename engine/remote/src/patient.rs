@@ -462,6 +462,14 @@ impl<R: RawRemote> Remote for Patient<R> {
     fn url(&self) -> String {
         self.url.clone()
     }
+
+    fn distrust(&self, _path: &ObjectPath, _wrong_before: usize) -> bool {
+        false
+    }
+
+    fn copies(&self) -> Vec<Arc<dyn Remote>> {
+        Vec::new()
+    }
 }
 
 impl<R: RawRemote> fmt::Debug for Patient<R> {

@@ -7,7 +7,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use littoral_ports::{BlobBody, Clock, Counter, ObjectMeta, Paced, Remote, RemoteError, Spending};
+use littoral_ports::{BlobBody, Clock, Counter, ObjectMeta, Paced, Remote, RemoteError, Spending, passes_on};
 use littoral_types::{ByteSpan, ObjectPath};
 use std::sync::Arc;
 
@@ -47,6 +47,8 @@ impl Scanned {
 
 #[async_trait]
 impl Remote for Scanned {
+    passes_on!(inner: url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         self.turn(0).await;
         let bytes = self.inner.get(path).await?;
@@ -94,18 +96,6 @@ impl Remote for Scanned {
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         self.turn(0).await;
         self.inner.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
-        self.inner.distrust(path, wrong_before)
-    }
-
-    fn copies(&self) -> Vec<Arc<dyn Remote>> {
-        self.inner.copies()
     }
 }
 

@@ -7,7 +7,7 @@ mod common;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{Seeded, at, clock, fresh};
-use littoral_ports::{BlobBody, MemoryBody, MemoryRemote, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{MemoryBody, MemoryRemote, Remote, RemoteError, passes_on};
 use littoral_remote::{Counting, Fault, Faulty, Op, PROBE_RACES, probe};
 use littoral_types::{ByteSpan, ObjectPath};
 use std::sync::Arc;
@@ -35,25 +35,7 @@ struct Store(MemoryRemote, Condition);
 
 #[async_trait]
 impl Remote for Store {
-    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.0.get(path).await
-    }
-
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.0.get_range(path, span).await
-    }
-
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.0.get_suffix(path, len).await
-    }
-
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.0.size(path).await
-    }
-
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.0.put(path, bytes).await
-    }
+    passes_on!(0: get, get_range, get_suffix, size, put, upload, list, delete, url, distrust, copies);
 
     async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
         match self.1 {
@@ -78,22 +60,6 @@ impl Remote for Store {
                 Err(RemoteError::NotFencing { what: self.url(), detail: "501 NotImplemented".into() })
             }
         }
-    }
-
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.0.upload(path, body).await
-    }
-
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.0.list(folder, after, max).await
-    }
-
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.0.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.0.url()
     }
 }
 

@@ -14,7 +14,7 @@ use crate::log::Log;
 use async_trait::async_trait;
 use bytes::Bytes;
 use littoral_format::keys::ObjectKey;
-use littoral_ports::{BlobBody, Clock, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{Clock, ObjectMeta, Remote, RemoteError, passes_on};
 use littoral_types::limits::SIDES_MS_MAX;
 use littoral_types::{ByteSpan, CopyState, ObjectPath, VolumeName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,6 +268,8 @@ impl fmt::Debug for Sides {
 
 #[async_trait]
 impl Remote for Sides {
+    passes_on!(primary: put, upload, url);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         self.read(path, |remote| async move { remote.get(path).await }).await
     }
@@ -284,16 +286,8 @@ impl Remote for Sides {
         self.read(path, |remote| async move { remote.size(path).await }).await
     }
 
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.primary.put(path, bytes).await
-    }
-
     async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
         self.pins_at(path).put_new(path, bytes).await
-    }
-
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.primary.upload(path, body).await
     }
 
     async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
@@ -335,10 +329,6 @@ impl Remote for Sides {
         Ok(())
     }
 
-    fn url(&self) -> String {
-        self.primary.url()
-    }
-
     fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
         if !keeps_its_bytes(path) {
             return false;
@@ -363,7 +353,7 @@ mod tests {
     use super::*;
     use littoral_format as format;
     use littoral_format::keys;
-    use littoral_ports::MemoryRemote;
+    use littoral_ports::{BlobBody, MemoryRemote};
     use littoral_types::{BlobKind, BlobName, CopyMark, Seq, VolumeId};
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -410,6 +400,8 @@ mod tests {
 
     #[async_trait]
     impl Remote for Comes {
+        passes_on!(0: url, distrust, copies);
+
         async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
             self.there()?.get(path).await
         }
@@ -441,9 +433,6 @@ mod tests {
         }
         async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
             self.there()?.delete(paths).await
-        }
-        fn url(&self) -> String {
-            self.0.url()
         }
     }
 

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use littoral_format::keys::ObjectKey;
 use littoral_local::Spool;
-use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
-use littoral_types::{ByteSpan, ObjectPath};
+use littoral_ports::{BlobBody, Remote, RemoteError, passes_on};
+use littoral_types::ObjectPath;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,25 +41,7 @@ impl fmt::Debug for Spooling {
 
 #[async_trait]
 impl Remote for Spooling {
-    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.primary.get(path).await
-    }
-
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.primary.get_range(path, span).await
-    }
-
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.primary.get_suffix(path, len).await
-    }
-
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.primary.size(path).await
-    }
-
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.primary.put(path, bytes).await
-    }
+    passes_on!(primary: get, get_range, get_suffix, size, put, list, delete, url, distrust);
 
     async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
         self.primary.put_new(path, bytes.clone()).await?;
@@ -71,18 +53,6 @@ impl Remote for Spooling {
         self.primary.upload(path, body).await?;
         self.kept(path, |spool| spool.keep(path, body)).await;
         Ok(())
-    }
-
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.primary.list(folder, after, max).await
-    }
-
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.primary.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.primary.url()
     }
 
     fn copies(&self) -> Vec<Arc<dyn Remote>> {

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use littoral_format as format;
 use littoral_format::keys::ObjectKey;
-use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{Remote, RemoteError, passes_on};
 use littoral_types::limits::{SHELF_BYTES_MAX, SHELF_RANGE_MAX, SHELF_RANGES_MAX};
 use littoral_types::{BodyPlace, ByteSpan, ObjectPath};
 use std::collections::{HashMap, VecDeque};
@@ -154,6 +154,8 @@ fn read_range(path: &Path, span: ByteSpan) -> Option<Bytes> {
 
 #[async_trait]
 impl Remote for Shelf {
+    passes_on!(inner: get_suffix, size, put, put_new, upload, list, delete, url, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         if !is_kept(path) {
             return self.inner.get(path).await;
@@ -185,35 +187,9 @@ impl Remote for Shelf {
         Ok(bytes)
     }
 
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.inner.get_suffix(path, len).await
-    }
-
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.inner.size(path).await
-    }
-
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put(path, bytes).await
-    }
-
-    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put_new(path, bytes).await
-    }
-
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.inner.upload(path, body).await
-    }
-
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.inner.list(folder, after, max).await
-    }
-
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.inner.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
+    /// What lay here may be what was wrong: it is let go, and the first time that is reason enough to ask again.
+    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
+        self.forget(path);
+        self.inner.distrust(path, wrong_before) || wrong_before == 0
     }
 }

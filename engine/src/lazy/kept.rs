@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use littoral_format as format;
 use littoral_format::keys::ObjectKey;
-use littoral_ports::{BlobBody, ObjectMeta, Remote, RemoteError};
+use littoral_ports::{Remote, RemoteError, passes_on};
 use littoral_types::limits::LAZY_RECORDS_BYTES_MAX;
 use littoral_types::{ByteSpan, ObjectPath, RecordKind};
 use std::collections::HashMap;
@@ -53,6 +53,8 @@ impl Kept {
 
 #[async_trait]
 impl Remote for Kept {
+    passes_on!(inner: get_suffix, size, put, put_new, upload, list, delete, url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         let object = self.inner.get(path).await?;
         self.keep(path, &object);
@@ -64,45 +66,5 @@ impl Remote for Kept {
             Some(bytes) => Ok(bytes),
             None => self.inner.get_range(path, span).await,
         }
-    }
-
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.inner.get_suffix(path, len).await
-    }
-
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.inner.size(path).await
-    }
-
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put(path, bytes).await
-    }
-
-    async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.inner.put_new(path, bytes).await
-    }
-
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.inner.upload(path, body).await
-    }
-
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.inner.list(folder, after, max).await
-    }
-
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.inner.delete(paths).await
-    }
-
-    fn url(&self) -> String {
-        self.inner.url()
-    }
-
-    fn distrust(&self, path: &ObjectPath, wrong_before: usize) -> bool {
-        self.inner.distrust(path, wrong_before)
-    }
-
-    fn copies(&self) -> Vec<Arc<dyn Remote>> {
-        self.inner.copies()
     }
 }

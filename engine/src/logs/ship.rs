@@ -67,7 +67,7 @@ pub struct Carrier {
     id: VolumeId,
     created_ms: u64,
     pub(super) place: Place,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) components: Components,
     pub(super) open: Option<(Rested, Arc<Counting>)>,
     /// Whether what is here was found to go on from what is there.

@@ -15,6 +15,7 @@ use crate::error::EngineError;
 use crate::log::{Log as VolumeLog, Writer};
 use crate::open::{Place, store_root};
 use crate::settings::{Origin, Setting, Settings};
+use littoral_local::Flag;
 use littoral_local::log::schema::columns;
 use littoral_local::log::{LogError, Prefix, Restoring, identity};
 use littoral_types::{At, CountedLog, Lsn, SessionName, Sessions, VolumeId, VolumeName};
@@ -65,6 +66,19 @@ pub fn shipped_up_to(log: &Path) -> Result<Option<Lsn>, LogError> {
         Ok(Ok(found)) => Ok(Some(found.acked)),
         Ok(Err(LogError::NoCursor { .. })) | Err(_) => Ok(None),
         Ok(Err(error)) => Err(error),
+    }
+}
+
+/// Refuses to let go of a table's oldest rows where that is switched off for its log's volume, as the environment and the settings file say where the
+/// store is.
+pub fn may_truncate(database: &Path, log: &Path) -> Result<(), EngineError> {
+    let mut settings = Settings::of_uri(&[], std::env::vars_os(), database.parent())?;
+    let store = store_root(database, &settings);
+    settings.store = Some(Setting { value: store, origin: Origin::Argument });
+    let place = Place::of_database(log, &settings)?;
+    match place.found {
+        Some(_) => place.allows(Flag::EnableAppendOnlyTruncation, &settings),
+        None => Ok(()),
     }
 }
 

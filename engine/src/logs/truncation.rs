@@ -14,6 +14,7 @@ use crate::jobs;
 use crate::leases::{Held, Leases, Wanted};
 use crate::log::{Draft, Writer};
 use crate::open::Place;
+use littoral_local::Flag;
 use littoral_local::log::retain::outlived;
 use littoral_local::log::truncate::truncate_past_cursors;
 use littoral_local::log::{Cut, LogError, Quiet, RolledBack, Truncated, sessions_before, truncate};
@@ -58,6 +59,9 @@ impl Carrier {
     pub async fn truncate(&mut self, cut: Cut, how: How) -> Result<Truncated, EngineError> {
         if self.place.found.is_none() {
             return Ok(cut_off(&self.path, cut, (how.past_cursors, how.is_dry), &*self.components.faults)?);
+        }
+        if !how.is_dry {
+            self.place.allows(Flag::EnableAppendOnlyTruncation, &self.settings)?;
         }
         let task = Task::TruncateAppendOnly { cut, past_cursors: how.past_cursors };
         let errand = match how.is_dry {

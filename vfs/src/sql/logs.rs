@@ -125,6 +125,9 @@ fn truncate(asking: Asking, file: Option<PathBuf>, said: &[Option<String>]) -> R
             "{path}: is no table's log: littoral log truncate {path} lets its oldest records go"
         )));
     }
+    if let Some(file) = &file {
+        tables::may_truncate(file, &log.path)?;
+    }
     if !asking.is_in_transaction() {
         kept(asking, file.as_deref(), &log)?;
     }

@@ -377,6 +377,7 @@ fn the_url_says_where(remote: &dyn Remote) {
 mod tests {
     use super::*;
     use crate::memory::MemoryRemote;
+    use crate::passes_on;
     use crate::remote::BlobBody;
     use async_trait::async_trait;
 
@@ -404,6 +405,8 @@ mod tests {
 
     #[async_trait]
     impl Remote for Flawed {
+        passes_on!(0: get_suffix, size, url, distrust, copies);
+
         async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
             match self.0.get(path).await {
                 Err(RemoteError::Missing { .. }) if self.1 == Flaw::MissingIsEmpty => Ok(Bytes::new()),
@@ -419,14 +422,6 @@ mod tests {
                 }
                 answer => answer,
             }
-        }
-
-        async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-            self.0.get_suffix(path, len).await
-        }
-
-        async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-            self.0.size(path).await
         }
 
         async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
@@ -476,10 +471,6 @@ mod tests {
                 }
             }
             self.0.delete(paths).await
-        }
-
-        fn url(&self) -> String {
-            self.0.url()
         }
     }
 

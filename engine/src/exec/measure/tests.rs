@@ -1,6 +1,6 @@
 use super::*;
 use async_trait::async_trait;
-use littoral_ports::{BlobBody, MemoryRemote};
+use littoral_ports::{MemoryRemote, passes_on};
 use littoral_remote::{Fault, Faulty, Op};
 use std::sync::Arc;
 
@@ -35,21 +35,8 @@ struct Forking(MemoryRemote, Condition);
 
 #[async_trait]
 impl Remote for Forking {
-    async fn get(&self, path: &ObjectPath) -> Result<Bytes, RemoteError> {
-        self.0.get(path).await
-    }
-    async fn get_range(&self, path: &ObjectPath, span: ByteSpan) -> Result<Bytes, RemoteError> {
-        self.0.get_range(path, span).await
-    }
-    async fn get_suffix(&self, path: &ObjectPath, len: u64) -> Result<(Bytes, u64), RemoteError> {
-        self.0.get_suffix(path, len).await
-    }
-    async fn size(&self, path: &ObjectPath) -> Result<u64, RemoteError> {
-        self.0.size(path).await
-    }
-    async fn put(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
-        self.0.put(path, bytes).await
-    }
+    passes_on!(0: get, get_range, get_suffix, size, put, upload, list, delete, url, distrust, copies);
+
     async fn put_new(&self, path: &ObjectPath, bytes: Bytes) -> Result<(), RemoteError> {
         let is_taken = self.0.size(path).await.is_ok();
         self.0.put(path, bytes).await?;
@@ -58,18 +45,6 @@ impl Remote for Forking {
             Condition::Told if !is_taken => Ok(()),
             Condition::Told | Condition::Refused => Err(RemoteError::Exists { path: path.clone() }),
         }
-    }
-    async fn upload(&self, path: &ObjectPath, body: &dyn BlobBody) -> Result<(), RemoteError> {
-        self.0.upload(path, body).await
-    }
-    async fn list(&self, folder: &str, after: Option<&ObjectPath>, max: usize) -> Result<Vec<ObjectMeta>, RemoteError> {
-        self.0.list(folder, after, max).await
-    }
-    async fn delete(&self, paths: &[ObjectPath]) -> Result<(), RemoteError> {
-        self.0.delete(paths).await
-    }
-    fn url(&self) -> String {
-        self.0.url()
     }
 }
 
