@@ -70,10 +70,15 @@ impl Scan {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Bytes of its file.
+    pub(super) fn len(&self) -> Result<u64, LocalError> {
+        Ok(self.file.metadata().map_err(on("look at", &self.path))?.len())
+    }
+
     /// Its index, where it is sealed.
     pub(super) fn index(&self) -> Result<Option<LogIndex>, LogError> {
         let path = &self.path;
-        let len = self.file.metadata().map_err(on("look at", path))?.len();
+        let len = self.len()?;
         let damaged = |at| LogError::damaged(path, at, self.head.first);
         let trailer_at = len.saturating_sub(TRAILER_BYTES as u64);
         let mut trailer = [0; TRAILER_BYTES];

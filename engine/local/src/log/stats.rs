@@ -4,7 +4,6 @@ use super::error::LogError;
 use super::folder::{Folder, Meta};
 use super::open::appender_of;
 use super::scan::Scan;
-use crate::error::on;
 use littoral_format::log::{END_AT, Fold};
 use littoral_types::{LogIndex, Lsn, Sessions, VolumeId};
 use std::path::Path;
@@ -48,7 +47,14 @@ pub struct LogStats {
 /// Looks at a log.
 pub fn stats(path: &Path) -> Result<LogStats, LogError> {
     let folder = Folder::at(path);
-    stats_of(&folder, &folder.meta()?)
+    loop {
+        let meta = folder.meta()?;
+        let found = stats_of(&folder, &meta)?;
+        // Of what goes meanwhile a part would be missing.
+        if folder.meta()?.start == meta.start {
+            return Ok(found);
+        }
+    }
 }
 
 pub(super) fn stats_of(folder: &Folder, meta: &Meta) -> Result<LogStats, LogError> {
@@ -64,7 +70,7 @@ pub(super) fn stats_of(folder: &Folder, meta: &Meta) -> Result<LogStats, LogErro
     let mut is_over = false;
     for (first, path) in folder.segments()?.into_iter().filter(|(first, _)| *first >= meta.start) {
         let Some(mut scan) = Scan::open(&path, first)? else { continue };
-        let file_bytes = path.metadata().map_err(on("look at", &path))?.len();
+        let file_bytes = scan.len()?;
         let (index, is_sealed) = match scan.index()? {
             Some(index) => (index, true),
             // What stands behind a reservation that is not published yet is seen by nobody.
