@@ -350,12 +350,14 @@ fn every_verb_serves_a_log_or_names_the_one_that_does() {
         rig.run(arguments).fails(3, &["events", "log", "littoral log"]);
     }
     rig.run(["fork", &url, "other"]).fails(3, &["volume of a log", "littoral restore"]);
-    rig.run(["drill", &url]).fails(3, &["volume of a log", "littoral verify"]);
     rig.run(["sessions", &url]).fails(3, &["volume of a log", "littoral log"]);
     rig.run(["restore", &url, "copy", "--force"]).fails(2, &["beside whatever there is"]);
     assert!(rig.tree() == before, "nothing was changed");
 
-    assert!(rig.run(["status", "events"]).succeeds().stdout.contains("up to LSN 20"));
+    let drill = rig.json(["drill", "events"]);
+    assert_eq!((&drill["position"], &drill["problems"]), (&"1.20".into(), &serde_json::json!([])));
+    let status = rig.run(["status", "events"]).succeeds().stdout.clone();
+    assert!(status.contains("up to LSN 20") && status.contains("proved"), "{status}");
     assert!(rig.run(["history", "events"]).succeeds().stdout.contains("segment"));
     rig.run(["snapshot", "create", "events", "first"]).succeeds();
     append(&rig, &["events"], &lines(20..40)).succeeds();

@@ -178,14 +178,23 @@ impl Carrier {
 
     /// Ships what is durable and not there yet, and lets go of what the log need not keep.
     pub async fn ship(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
-        let done = Box::pin(self.ship_all(prefix)).await;
-        let shipped = self.told(prefix, done).await?;
+        let shipped = self.ship_alone(prefix).await?;
         self.retain_if_due(shipped.sealed > 0).await?;
         Ok(shipped)
     }
 
+    /// Ships, and lets nothing go.
+    pub(super) async fn ship_alone(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
+        let done = Box::pin(self.ship_all(prefix)).await;
+        self.told(prefix, done).await
+    }
+
     async fn ship_all(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
         let (mut session, meter) = self.session(Some(prefix)).await?;
+        // Nobody rolls it back from here on: who does has the volume first.
+        if !prefix.holds()? {
+            return Err(EngineError::Interrupted("the log's end was rolled back meanwhile: look again".to_owned()));
+        }
         let done = carry(&mut session.writer, prefix).await?;
         self.open = Some((session.rest(&self.path), meter));
         Ok(done)
