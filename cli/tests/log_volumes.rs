@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// For hangs alone.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// So many MiB a process may take to ship segments of 64: four parts of 16 MiB that are on their way to a bucket, and some. What held a segment twice took 128.
+const SHIPS_WITHIN: u64 = 100;
+
 fn spawn(rig: &Rig, arguments: &[&str]) -> Child {
     let mut command = rig.command(BINARY);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -425,4 +428,50 @@ fn a_cold_scan_prints_the_same_at_its_pace_shares_the_stores_and_changes_nothing
         rig.run([vec!["log", "read"], arguments].concat()).fails(2, &words);
     }
     assert!(rig.run(["log", "read", "events", "--cold=off"]).succeeds().stdout == all);
+}
+
+/// The most memory that a process had, as long as it could be asked.
+fn peak_of(mut child: Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or(0) << 10);
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success());
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn sealed_segments_are_sent_from_their_files_and_memory_stays_flat() {
+    let server = S3Server::shared();
+    let rig = Rig::with(server.env());
+    for (remote, name) in [(rig.url("shared"), "folder"), (format!("s3://{}/flat", server.bucket()), "bucket")] {
+        rig.run(["log", "create", name, "--remote", &remote]).succeeds();
+        let wide = format!("{}\n", "x".repeat(15 << 20));
+        fs::write(rig.path("wide"), wide.repeat(14)).unwrap();
+        // All of it waits: three segments that are sealed, and the one that is open.
+        assert!(rig.crash("carry.walked", ["log", "append", name, "wide"]));
+        let segments = rig.json(["log", "stats", name])["segments"].clone();
+        assert_eq!(
+            segments.as_array().unwrap().iter().filter(|segment| segment["sealed"] == true).count(),
+            3,
+            "{segments}"
+        );
+        let mut idle = rig.command(BINARY);
+        let idle = peak_of(idle.args(["log", "stats", name]).stdout(Stdio::null()).spawn().unwrap());
+        let mut ship = rig.command(BINARY);
+        let peak = peak_of(ship.args(["log", "ship", name]).stdout(Stdio::null()).spawn().unwrap());
+        assert!(idle > 0 && peak > 0);
+        // The parts that are on their way, and never a segment of 64 MiB beside them.
+        assert!(peak < idle + (SHIPS_WITHIN << 20), "{name}: {} MiB, and {} MiB without it", peak >> 20, idle >> 20);
+        let url = format!("{remote}/{name}");
+        assert!(read(&rig, &url) == wide.repeat(14));
+        rig.run(["verify", &url, "--no-restore"]).succeeds();
+    }
 }

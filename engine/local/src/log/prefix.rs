@@ -7,6 +7,7 @@
 use super::error::LogError;
 use super::folder::Folder;
 use super::open::{Inner, locked};
+use super::runs::Runs;
 use super::scan::{Found, Scan};
 use super::stats::stats;
 use crate::error::on;
@@ -158,6 +159,11 @@ impl Prefix {
         let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or_default()];
         file.read_exact_at(&mut bytes, from).map_err(on("read", &path))?;
         Ok(bytes)
+    }
+
+    /// Runs of a segment's file, as one object's bytes.
+    pub fn runs(&self, first: Lsn, runs: Vec<(u64, u64)>) -> Result<Runs, LogError> {
+        Runs::of(self.folder().segment(first), runs)
     }
 
     /// Which log it is.
