@@ -475,3 +475,69 @@ fn sealed_segments_are_sent_from_their_files_and_memory_stays_flat() {
         rig.run(["verify", &url, "--no-restore"]).succeeds();
     }
 }
+
+#[test]
+fn p04_a_stalled_machine_that_comes_back_after_a_takeover_mixes_nothing_in_and_every_way_out_that_is_named_works() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    for machine in ["one", "two", "three"] {
+        fs::create_dir(rig.path(machine)).unwrap();
+    }
+    rig.run(["log", "create", "one/events", "--remote", &remote]).succeeds();
+    append(&rig, &["one/events"], &lines(0..20)).succeeds();
+    // It appends, nothing of that has travelled, and it stands still.
+    let mut stalled = spawn(&rig, &["log", "append", "one/events"]);
+    let mut stdin = stalled.stdin.take().unwrap();
+    put(&mut stdin, &lines(20..25));
+    let since = Instant::now();
+    while read(&rig, "one/events").lines().count() < 25 {
+        assert!(since.elapsed() < PATIENCE);
+    }
+    let pid = rustix::process::Pid::from_child(&stalled);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+
+    rig.run(["restore", &url, "two/events"]).succeeds();
+    append(&rig, &["two/events", "--remote", &remote, "--takeover", "1"], &lines(100..103)).succeeds();
+    let theirs = lines(0..20) + &lines(100..103);
+    assert_eq!(read(&rig, &url), theirs);
+
+    // It goes on, and is told when it ships: who, since when, and where what it has left is.
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    put(&mut stdin, &lines(25..27));
+    drop(stdin);
+    let done = stalled.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(3), "{said}");
+    for word in ["two/.littoral appends to", "epoch 2", "can be read here", "littoral log read"] {
+        assert!(said.contains(word), "{word:?} is not in {said}");
+    }
+    let ours = lines(0..27);
+    let unmixed = |what: &str| assert!(read(&rig, &url) == theirs && read(&rig, "one/events") == ours, "{what}");
+    unmixed("it came back");
+    append(&rig, &["one/events"], "never\n").fails(3, &["two/.littoral appends to", "--takeover=2"]);
+    rig.run(["log", "ship", "one/events"]).fails(3, &["two/.littoral appends to"]);
+    unmixed("it tried again");
+    // It is longer than what is there, and yet not all of that: by force it comes no further.
+    let refused = append(&rig, &["one/events", "--takeover", "2"], "never\n");
+    refused.fails(3, &["went on apart", "littoral restore", "littoral log read", "littoral log ship"]);
+    unmixed("it tried by force");
+
+    // The first way out: on in a copy of what is there, with what was here alone.
+    rig.run(["restore", &url, "three/events"]).succeeds();
+    let alone = rig.run(["log", "read", "one/events", "--from", "21"]).succeeds().stdout.clone();
+    assert_eq!(alone, lines(20..27));
+    append(&rig, &["three/events", "--remote", &remote, "--takeover", "2"], &alone).succeeds();
+    assert_eq!(read(&rig, &url), theirs.clone() + &lines(20..27));
+    // The second: all of it, as another log.
+    fs::create_dir(rig.path("apart")).unwrap();
+    copy(&rig, "one/events", "apart/events");
+    rig.run(["log", "ship", "apart/events", "--remote", &remote, "--volume", "events-apart"]).succeeds();
+    append(&rig, &["apart/events"], "on\n").succeeds();
+    assert_eq!(read(&rig, &format!("{remote}/events-apart")), ours + "on\n");
+    for name in ["events", "events-apart"] {
+        rig.run(["verify", &format!("{remote}/{name}")]).succeeds();
+    }
+    // Who was in between is told the same.
+    append(&rig, &["two/events"], "never\n").fails(3, &["three/.littoral appends to", "epoch 3"]);
+}

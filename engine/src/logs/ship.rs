@@ -424,7 +424,9 @@ fn refuse_unlike(url: &str, tail: &TailRow, last: Option<&LogRow>, prefix: &Pref
     }
     Err(EngineError::Refused(format!(
         "{}: what stands here up to LSN {} is not what its volume {url} holds: the two went on apart. Nothing was shipped, and nothing is \
-         appended. Make a copy of what is there (littoral restore {url} DEST), or ship this one under a name of its own, as another log",
+         appended. Go on in a copy of what is there (littoral restore {url} DEST); what is here alone can be read here (littoral log read), and \
+         appended there. To keep this one whole: copy its folder to another one, and give that a volume of its own (littoral log ship COPY \
+         --remote=URL --volume=NAME)",
         prefix.path().display(),
         tail.lsn
     )))
