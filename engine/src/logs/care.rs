@@ -114,7 +114,7 @@ impl Tender {
             Err(EngineError::AtWork(_)) => return Ok(Tended::AtWork),
             Err(error) => {
                 // What it is now, the store may know by now.
-                return not_ours(&place)?.map_or(Err(error), Ok);
+                return not_ours(&place)?.ok_or(error);
             }
         };
         self.waits = None;
