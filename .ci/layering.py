@@ -96,6 +96,7 @@ UNSAFE = [
     # libsql's C interface: the database as one consistent reader sees it.
     "cli/src/sqlite/raw.rs",
     # SQLite's lock page moved to where tests can reach it.
+    "cli/tests/interrupts.rs",
     "cli/tests/pending_byte.rs",
     "tests/src/lock_page.rs",
 ]

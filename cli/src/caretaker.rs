@@ -1,9 +1,9 @@
-//! What a worker does for its databases' volumes beside shipping: it prunes, verifies and holds drills, where the settings ask for it.
+//! What a worker does for the volumes of its databases and logs beside shipping: it prunes, verifies and holds drills, where the settings ask for it.
 //!
 //! What this room promises:
-//! 1. One thread for all databases, one chore after the other: no two drills take room at once, and nobody who ships waits for them but
+//! 1. One thread for all databases and logs, one chore after the other: no two drills take room at once, and nobody who ships waits for them but
 //!    for the volume's lock while a prune has it.
-//! 2. Only for databases that this worker is elected to ship for, and whose volume is its own to write.
+//! 2. Only for databases that this worker is elected to ship for, and for logs, whose volume is its own to write.
 //! 3. A stop ends a chore where it stands: for whoever goes on later that is a crash like any other.
 //! 4. What is found wrong is told as an event and logged as an error.
 
@@ -11,6 +11,7 @@ use crate::keeper::{Event, Stop};
 use crate::verbs::examiner;
 use littoral_engine::chores::{self, Did};
 use littoral_engine::exec::drill::Drill;
+use littoral_engine::logs::tables_of;
 use littoral_engine::open::{self, Place};
 use littoral_engine::runtime::{self, Runtime};
 use littoral_engine::settings::Settings;
@@ -69,18 +70,31 @@ impl Caretaker<'_> {
                 if looked.get(&path).is_some_and(|looked| looked.elapsed() < interval(&chores::wishes(&settings))) {
                     continue;
                 }
-                let Some(done) = self.next(&runtime, &path, &settings) else { return };
                 looked.insert(path.clone(), Instant::now());
-                let event = match done {
-                    Ok(did) => did.and_then(told),
-                    Err(error) => Some(Event::ChoreFails("upkeep", error.to_string())),
+                // The logs of its tables have volumes of their own.
+                let (its, failed) = match tables_of(&path, &settings) {
+                    Ok(its) => (its, None),
+                    Err(error) => (Vec::new(), Some((path.clone(), error))),
                 };
-                let Some(event) = event else { continue };
-                // What fails again for the same reason is told once.
-                let is_trouble = matches!(event, Event::ChoreFails(..) | Event::NotSound(_));
-                let before = last.insert(path.clone(), event.clone());
-                if !is_trouble || before.as_ref() != Some(&event) {
-                    (self.tell)(&path, event);
+                let itself = std::iter::once((path, (*settings).clone()));
+                let mut done: Vec<(PathBuf, Result<Option<Did>, EngineError>)> = Vec::new();
+                for (path, settings) in itself.chain(its) {
+                    let Some(did) = self.next(&runtime, &path, &settings) else { return };
+                    done.push((path, did));
+                }
+                done.extend(failed.map(|(path, error)| (path, Err(error))));
+                for (path, did) in done {
+                    let event = match did {
+                        Ok(did) => did.and_then(told),
+                        Err(error) => Some(Event::ChoreFails("upkeep", error.to_string())),
+                    };
+                    let Some(event) = event else { continue };
+                    // What fails again for the same reason is told once.
+                    let is_trouble = matches!(event, Event::ChoreFails(..) | Event::NotSound(_));
+                    let before = last.insert(path.clone(), event.clone());
+                    if !is_trouble || before.as_ref() != Some(&event) {
+                        (self.tell)(&path, event);
+                    }
                 }
             }
         }

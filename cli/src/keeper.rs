@@ -12,7 +12,7 @@ use crate::sqlite::OpenDatabase;
 use littoral_engine::hand_over::NOBODY;
 use littoral_engine::runtime::Cut;
 use littoral_engine::settings::{Key, Settings};
-use littoral_types::{Epoch, Position};
+use littoral_types::{Epoch, Lsn, Position};
 use littoral_vfs::watch::{Looks, Seen, Watch};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,10 +24,10 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// While it is written all the time, it is looked for others' writing this often.
 const BUSY_LOOK: Duration = Duration::from_secs(10);
 /// One that could not be opened is tried again after this, and ever more slowly.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What is told of a database.
+/// What is told of a database, or of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// It is not there yet.
@@ -79,6 +79,24 @@ pub enum Event {
     NotSound(Vec<String>),
     /// What was due could not be done, and why: it is tried again.
     ChoreFails(&'static str, String),
+    /// Records of a log to which nobody appends went to its volume.
+    Shipped {
+        /// How many.
+        records: u64,
+        /// Their bytes, and those that travelled once more.
+        bytes: u64,
+        /// Up to where the object store has it.
+        position: Option<Position>,
+    },
+    /// What a log need not keep went, there and here.
+    LetGo {
+        /// Sealed segments.
+        segments: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// The record with which it begins now.
+        start: Lsn,
+    },
 }
 
 /// When everybody is to end.

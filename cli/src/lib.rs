@@ -16,6 +16,7 @@ pub mod door;
 pub mod errands;
 pub mod exit;
 pub mod keeper;
+pub mod log_keeper;
 pub mod notify;
 pub mod screen;
 pub mod serve;

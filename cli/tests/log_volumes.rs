@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// For hangs alone.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// So many MiB a process may take to ship segments of 64: four parts of 16 MiB that are on their way to a bucket, and some. What held a segment twice took 128.
+const SHIPS_WITHIN: u64 = 100;
+
 fn spawn(rig: &Rig, arguments: &[&str]) -> Child {
     let mut command = rig.command(BINARY);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -381,12 +384,14 @@ fn every_verb_serves_a_log_or_names_the_one_that_does() {
         rig.run(arguments).fails(3, &["events", "log", "littoral log"]);
     }
     rig.run(["fork", &url, "other"]).fails(3, &["volume of a log", "littoral restore"]);
-    rig.run(["drill", &url]).fails(3, &["volume of a log", "littoral verify"]);
     rig.run(["sessions", &url]).fails(3, &["volume of a log", "littoral log"]);
     rig.run(["restore", &url, "copy", "--force"]).fails(2, &["beside whatever there is"]);
     assert!(rig.tree() == before, "nothing was changed");
 
-    assert!(rig.run(["status", "events"]).succeeds().stdout.contains("up to LSN 20"));
+    let drill = rig.json(["drill", "events"]);
+    assert_eq!((&drill["position"], &drill["problems"]), (&"1.20".into(), &serde_json::json!([])));
+    let status = rig.run(["status", "events"]).succeeds().stdout.clone();
+    assert!(status.contains("up to LSN 20") && status.contains("proved"), "{status}");
     assert!(rig.run(["history", "events"]).succeeds().stdout.contains("segment"));
     rig.run(["snapshot", "create", "events", "first"]).succeeds();
     append(&rig, &["events"], &lines(20..40)).succeeds();
@@ -454,4 +459,116 @@ fn a_cold_scan_prints_the_same_at_its_pace_shares_the_stores_and_changes_nothing
         rig.run([vec!["log", "read"], arguments].concat()).fails(2, &words);
     }
     assert!(rig.run(["log", "read", "events", "--cold=off"]).succeeds().stdout == all);
+}
+
+/// The most memory that a process had, as long as it could be asked.
+fn peak_of(mut child: Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or(0) << 10);
+        if let Some(ended) = child.try_wait().unwrap() {
+            assert!(ended.success());
+            return peak;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn sealed_segments_are_sent_from_their_files_and_memory_stays_flat() {
+    let server = S3Server::shared();
+    let rig = Rig::with(server.env());
+    for (remote, name) in [(rig.url("shared"), "folder"), (format!("s3://{}/flat", server.bucket()), "bucket")] {
+        rig.run(["log", "create", name, "--remote", &remote]).succeeds();
+        let wide = format!("{}\n", "x".repeat(15 << 20));
+        fs::write(rig.path("wide"), wide.repeat(14)).unwrap();
+        // All of it waits: three segments that are sealed, and the one that is open.
+        assert!(rig.crash("carry.walked", ["log", "append", name, "wide"]));
+        let segments = rig.json(["log", "stats", name])["segments"].clone();
+        assert_eq!(
+            segments.as_array().unwrap().iter().filter(|segment| segment["sealed"] == true).count(),
+            3,
+            "{segments}"
+        );
+        let mut idle = rig.command(BINARY);
+        let idle = peak_of(idle.args(["log", "stats", name]).stdout(Stdio::null()).spawn().unwrap());
+        let mut ship = rig.command(BINARY);
+        let peak = peak_of(ship.args(["log", "ship", name]).stdout(Stdio::null()).spawn().unwrap());
+        assert!(idle > 0 && peak > 0);
+        // The parts that are on their way, and never a segment of 64 MiB beside them.
+        assert!(peak < idle + (SHIPS_WITHIN << 20), "{name}: {} MiB, and {} MiB without it", peak >> 20, idle >> 20);
+        let url = format!("{remote}/{name}");
+        assert!(read(&rig, &url) == wide.repeat(14));
+        rig.run(["verify", &url, "--no-restore"]).succeeds();
+    }
+}
+
+#[test]
+fn p04_a_stalled_machine_that_comes_back_after_a_takeover_mixes_nothing_in_and_every_way_out_that_is_named_works() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    for machine in ["one", "two", "three"] {
+        fs::create_dir(rig.path(machine)).unwrap();
+    }
+    rig.run(["log", "create", "one/events", "--remote", &remote]).succeeds();
+    append(&rig, &["one/events"], &lines(0..20)).succeeds();
+    // It appends, nothing of that has travelled, and it stands still.
+    let mut stalled = spawn(&rig, &["log", "append", "one/events"]);
+    let mut stdin = stalled.stdin.take().unwrap();
+    put(&mut stdin, &lines(20..25));
+    let since = Instant::now();
+    while read(&rig, "one/events").lines().count() < 25 {
+        assert!(since.elapsed() < PATIENCE);
+    }
+    let pid = rustix::process::Pid::from_child(&stalled);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+
+    rig.run(["restore", &url, "two/events"]).succeeds();
+    append(&rig, &["two/events", "--remote", &remote, "--takeover", "1"], &lines(100..103)).succeeds();
+    let theirs = lines(0..20) + &lines(100..103);
+    assert_eq!(read(&rig, &url), theirs);
+
+    // It goes on, and is told when it ships: who, since when, and where what it has left is.
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    put(&mut stdin, &lines(25..27));
+    drop(stdin);
+    let done = stalled.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!(done.status.code(), Some(3), "{said}");
+    for word in ["two/.littoral appends to", "epoch 2", "can be read here", "littoral log read"] {
+        assert!(said.contains(word), "{word:?} is not in {said}");
+    }
+    let ours = lines(0..27);
+    let unmixed = |what: &str| assert!(read(&rig, &url) == theirs && read(&rig, "one/events") == ours, "{what}");
+    unmixed("it came back");
+    append(&rig, &["one/events"], "never\n").fails(3, &["two/.littoral appends to", "--takeover=2"]);
+    rig.run(["log", "ship", "one/events"]).fails(3, &["two/.littoral appends to"]);
+    unmixed("it tried again");
+    // It is longer than what is there, and yet not all of that: by force it comes no further.
+    let refused = append(&rig, &["one/events", "--takeover", "2"], "never\n");
+    refused.fails(3, &["went on apart", "littoral restore", "littoral log read", "littoral log ship"]);
+    unmixed("it tried by force");
+
+    // The first way out: on in a copy of what is there, with what was here alone.
+    rig.run(["restore", &url, "three/events"]).succeeds();
+    let alone = rig.run(["log", "read", "one/events", "--from", "21"]).succeeds().stdout.clone();
+    assert_eq!(alone, lines(20..27));
+    append(&rig, &["three/events", "--remote", &remote, "--takeover", "2"], &alone).succeeds();
+    assert_eq!(read(&rig, &url), theirs.clone() + &lines(20..27));
+    // The second: all of it, as another log.
+    fs::create_dir(rig.path("apart")).unwrap();
+    copy(&rig, "one/events", "apart/events");
+    rig.run(["log", "ship", "apart/events", "--remote", &remote, "--volume", "events-apart"]).succeeds();
+    append(&rig, &["apart/events"], "on\n").succeeds();
+    assert_eq!(read(&rig, &format!("{remote}/events-apart")), ours + "on\n");
+    for name in ["events", "events-apart"] {
+        rig.run(["verify", &format!("{remote}/{name}")]).succeeds();
+    }
+    // Who was in between is told the same.
+    append(&rig, &["two/events"], "never\n").fails(3, &["three/.littoral appends to", "epoch 3"]);
 }

@@ -358,3 +358,55 @@ fn p11_a_program_that_commits_and_a_worker_ship_the_log_unasked_and_a_kill_loses
     assert_eq!(sound(&rig, "two/app.db", "restored"), 13);
     assert_eq!(records(&rig, &format!("{url}.events")), 13);
 }
+
+#[test]
+fn p04_a_machine_that_was_taken_over_from_by_force_mixes_no_row_in_and_keeps_what_it_had_left() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let (url, log) = (format!("{remote}/app.db"), format!("{remote}/app.db.events"));
+    published(&rig, &remote);
+    // Committed here, and not there: then it stands still.
+    shell(&rig, "one/app.db", &[&both(10..15)]);
+    restored(&rig, &url, "two/app.db");
+    shell(&rig, "two/app.db", &[&both(30..33)]);
+    rig.run(["checkpoint", "two/app.db", "--remote", &remote, "--volume", "app.db", "--takeover", "1"]).succeeds();
+    assert_eq!((records(&rig, &log), sound(&rig, "two/app.db", "the second one's")), (5, 5));
+
+    // It goes on, is told at the next chance, and commits nothing from then on.
+    shell(&rig, "one/app.db", &[&both(15..17)]);
+    rig.run(["checkpoint", "one/app.db"]).fails(3, &["two/.littoral", "epoch 2"]);
+    rig.run(["shell", &rig.text("one/app.db"), &both(50..51)]).fails(1, &["read-only here"]);
+    rig.run(["log", "ship", &rig.text("one/.littoral/logs/app.db/events")]).fails(1, &["two/.littoral"]);
+    assert_eq!(sound(&rig, "one/app.db", "what it has left is here"), 9);
+    assert_eq!(records(&rig, &log), 5, "and nothing of it there");
+    rig.run(["verify", &log]).succeeds();
+
+    // What it had left is kept in a plain file, which has the rows of its log.
+    let salvaged = rig.run(["salvage", "one/app.db"]);
+    assert!(salvaged.succeeds().stdout.contains("taken over by"), "{salvaged:?}");
+    rig.run(["salvage", "one/app.db", "--export", "one/kept.db"]).succeeds();
+    // The database goes on from what is there: its log here is not that one's.
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(rig.path(&format!("one/app.db{end}")));
+    }
+    let refused = rig.run(["restore", &url, &rig.text("one/app.db")]);
+    refused.fails(3, &["went on apart", "Nothing was done", "littoral salvage", "logs/OUT.db/events"]);
+    assert!(!rig.path("one/app.db").exists(), "no database that counts others' rows");
+    fs::create_dir(rig.path("one/.littoral/logs/kept.db")).unwrap();
+    fs::rename(rig.path("one/.littoral/logs/app.db/events"), rig.path("one/.littoral/logs/kept.db/events")).unwrap();
+    restored(&rig, &url, "one/app.db");
+    assert_eq!(sound(&rig, "one/app.db", "as the second one's"), 5);
+    assert_eq!(sound(&rig, "one/kept.db", "as the first one left it"), 9);
+    // And what was left goes on there.
+    let added = format!(
+        "ATTACH '{}' AS kept; INSERT INTO plain SELECT * FROM kept.plain WHERE n BETWEEN 10 AND 16;",
+        rig.text("one/kept.db")
+    );
+    shell(&rig, "two/app.db", &[&added]);
+    shell(&rig, "two/app.db", &["INSERT INTO events SELECT n, body FROM plain WHERE n BETWEEN 10 AND 16"]);
+    rig.run(["checkpoint", "two/app.db"]).succeeds();
+    assert_eq!((sound(&rig, "two/app.db", "with what was left"), records(&rig, &log)), (12, 12));
+    restored(&rig, &url, "three/app.db");
+    assert_eq!(sound(&rig, "three/app.db", "restored"), 12);
+    rig.run(["verify", &log]).succeeds();
+}

@@ -19,12 +19,12 @@ use crate::exec::verify::{Verified, verify_part};
 use crate::leases::Leases;
 use crate::open::{self, Place};
 use crate::settings::{Origin, Settings};
-use crate::volume::open_for_shipping;
+use crate::volume::{open_for_shipping, open_log};
 use littoral_local::LocalError;
 use littoral_local::upkeep::{Drilled, PROBLEMS_KEPT, Proved, Pruning, Upkeep, UpkeepFile, Verifying, kept};
 use littoral_plan::{Chore, Done, KeepPolicy, RepackPolicy, Wishes, due};
 use littoral_types::limits::LEASE_WAIT_MS;
-use littoral_types::{Seq, Work};
+use littoral_types::{Seq, VolumeKind, Work};
 use std::path::PathBuf;
 
 /// What was done.
@@ -153,7 +153,12 @@ async fn prunes(
         Box::pin(leases.wait((volume.0, &volume.1), (Work::Prune, None), LEASE_WAIT_MS, None)).await?;
     }
     // Nothing is staged by a prune, and who moves packs does it beside whoever stages: other databases of this store are not kept waiting.
-    let mut session = Box::pin(open_for_shipping(&stores, components, &target, true)).await?;
+    let meta = stores.manifest.volume(&place.volume.value)?.map(|row| row.meta);
+    let log = meta.filter(|meta| meta.kind == VolumeKind::Log).map(|meta| (meta.id, meta.created_ms));
+    let mut session = match log {
+        Some(log) => Box::pin(open_log(&stores, components, &target, log)).await?,
+        None => Box::pin(open_for_shipping(&stores, components, &target, true)).await?,
+    };
     let retention = &settings.retention.value;
     let options = Options {
         keep: KeepPolicy { last: 1, within_ms: retention.all_ms() },
@@ -301,7 +306,7 @@ pub fn note_drill(
                     position: position.to_string(),
                     took_ms: held.took_ms,
                     bytes: held.bytes,
-                    probe: probe.map(kept),
+                    probe: probe.filter(|_| !held.is_log).map(kept),
                     answer: held.answer.as_ref().map(kept),
                 });
             }

@@ -1,4 +1,4 @@
-//! How databases and their stores stand, as this machine knows it: for who is asked all the time, by a monitor or a page.
+//! How databases, logs and their stores stand, as this machine knows it: for who is asked all the time, by a monitor or a page.
 //!
 //! What this room promises:
 //! 1. The object store is not asked: to look costs no request, and works while it is away.
@@ -16,9 +16,11 @@ use crate::exec::coalesce::debt;
 use crate::hand_over::NOBODY;
 use crate::jobs::{Seen, look};
 use crate::leases::{Leases, Standing as LeaseStanding};
+use crate::logs::{self, Range, Reader};
 use crate::open::{self, Place, QuotaUse};
 use crate::settings::Settings;
 use littoral_local::WorkerLock;
+use littoral_local::log::{LogEnd, appender, end};
 use littoral_local::tracker::Tracker;
 use littoral_local::tracker::peek::{ChunkPeek, Peek, PeekSparse, peek, peek_chunks, peek_sparse};
 use littoral_local::upkeep::Upkeep;
@@ -26,7 +28,9 @@ use littoral_plan::Debt;
 use littoral_plan::safety::{Safety, Standing, safety};
 use littoral_ports::{Manifest, Meters, Spendings};
 use littoral_types::limits::SYNC_INTERVAL_MS;
-use littoral_types::{Change, ChangeSeq, ChunkId, Geometry, JobState, Lease, Position, RecordKind, Seq, VolumeRow};
+use littoral_types::{
+    Change, ChangeSeq, ChunkId, Geometry, JobState, Lease, Lsn, Position, RecordKind, Seq, VolumeRow,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
@@ -70,6 +74,8 @@ pub struct Facts {
     pub backlog: u64,
     /// Its chunks, one by one, as far as they are told.
     pub chunks: Vec<ChunkFacts>,
+    /// Where it is a log: its last record.
+    pub log: Option<Lsn>,
     /// What was pruned, verified and proved.
     pub upkeep: Upkeep,
     /// What is taken of the quota.
@@ -83,8 +89,11 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Commits that are counted and not in the object store.
+    /// Commits that are counted and not in the object store; of a log, records.
     pub fn lag(&self) -> u64 {
+        if let Some(last) = self.log {
+            return last.0.saturating_sub(self.row.as_ref().map_or(0, |row| row.tail.lsn.0));
+        }
         self.peek.as_ref().map_or(0, |peek| peek.commits_since)
     }
 
@@ -138,6 +147,10 @@ struct Memory {
     backlog: u64,
     /// Of each chunk: whether it has a base, and its deltas.
     rows: Vec<(bool, u64)>,
+    /// Where a log ended.
+    end: Option<LogEnd>,
+    /// The first record of a log that waits, and when it was appended.
+    oldest: Option<(Lsn, u64)>,
 }
 
 /// Looks at databases, again and again.
@@ -180,18 +193,30 @@ impl Looker {
             (Some(row), Some(root)) => memory.chunks(row, &peek_chunks(root, &database)?),
             _ => Vec::new(),
         };
+        let is_log = logs::identity(&database).is_ok();
+        let (log, log_since) = match is_log {
+            true => memory.log(&database, row.as_ref())?,
+            false => (None, None),
+        };
         let trouble = root.and_then(|root| trouble(root, &database, peek.as_ref()));
-        let shipped_by = root.and_then(|root| shipped_by(root, &database, peek.as_ref(), now_ms));
-        let since = peek.as_ref().and_then(|peek| peek.waiting_since_ms);
+        let shipped_by = match is_log {
+            // Whoever appends to one ships it.
+            true => appender(&database).map(|(holder, _)| holder),
+            false => root.and_then(|root| shipped_by(root, &database, peek.as_ref(), now_ms)),
+        };
+        let since = peek.as_ref().and_then(|peek| peek.waiting_since_ms).or(log_since);
         let waiting_ms = since.map_or(0, |since| now_ms.saturating_sub(since));
         let upkeep = chores::file(place).map(|file| file.read()).transpose()?.unwrap_or_default();
         let copies = copies::stands(place, settings, now_ms)?;
         let of_it = |seen: &&Seen| seen.job.wish.database == database;
         let dead = jobs.iter().filter(of_it).filter(|seen| matches!(seen.job.state, JobState::Dead { .. })).count();
         let fenced = fenced(peek.as_ref(), row.as_ref());
+        let there = row.as_ref().map_or(Lsn::ZERO, |row| row.tail.lsn);
+        let log_waits = log.map(|last| last.0.saturating_sub(there.0));
         let standing = Standing {
-            is_published: row.as_ref().is_some_and(|row| row.tail.figures.page_size.is_some()),
-            commits_waiting: peek.as_ref().map_or(0, |peek| peek.commits_since),
+            is_log,
+            is_published: row.as_ref().is_some_and(|row| is_log || row.tail.figures.page_size.is_some()),
+            commits_waiting: log_waits.unwrap_or(peek.as_ref().map_or(0, |peek| peek.commits_since)),
             waiting_ms,
             // Who ships for programs that do not does so as often as anybody.
             interval_ms: settings.sync_interval_ms.value.or(shipped_by.as_ref().map(|_| SYNC_INTERVAL_MS)),
@@ -219,6 +244,7 @@ impl Looker {
             debt: memory.debt,
             backlog: memory.backlog,
             chunks,
+            log,
             upkeep,
             quota: open::quota_use(place, settings)?,
             spent: place.store.as_ref().map(|store| open::account(store.root(), settings, components).this_month()),
@@ -231,6 +257,22 @@ impl Looker {
 }
 
 impl Memory {
+    /// A log's last record, and since when the oldest one waits that its volume does not have.
+    fn log(&mut self, path: &Path, row: Option<&VolumeRow>) -> Result<(Option<Lsn>, Option<u64>), EngineError> {
+        let end = end(path, self.end.take())?;
+        self.end = Some(end);
+        let waits = row.map_or(Lsn(1), |row| row.tail.lsn.next());
+        if end.last() < waits {
+            return Ok((Some(end.last()), None));
+        }
+        if self.oldest.is_none_or(|(lsn, _)| lsn != waits) {
+            let first = waits.max(logs::start(path)?);
+            let record = Reader::open(path, Range::from(first))?.next_record()?;
+            self.oldest = record.map(|record| (waits, record.time_ms));
+        }
+        Ok((Some(end.last()), self.oldest.map(|(_, time_ms)| time_ms)))
+    }
+
     /// Looks at what came since.
     fn look(&mut self, manifest: &dyn Manifest, row: &VolumeRow) -> Result<(), EngineError> {
         let tail = row.tail.seq;

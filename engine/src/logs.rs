@@ -24,6 +24,7 @@
 //!
 //! `docs/logs.md` is for users, `littoral_local::log` says what is promised.
 
+mod care;
 mod remote;
 mod restore;
 mod ship;
@@ -38,17 +39,19 @@ pub mod table;
 pub mod tables;
 pub mod zone;
 
+pub use care::{Tended, Tender, logs_of, store_of, tables_of};
 pub use littoral_local::log::cursors::{Cursor, ack, cursor, cursors, drop_cursor, keep_cursor};
 pub use littoral_local::log::retain::{Keep, keep, keep_to, retain};
 pub use littoral_local::log::truncate::truncate_past_cursors;
 pub use littoral_local::log::void::{Void, voids};
 pub use littoral_local::log::{
-    Appended, Appender, Cut, FAULT_POINTS, Log, LogError, LogParts, LogStats, LogSync, Part, Prefix, Quiet,
-    ROLL_BACK_POINTS, Range, Read, Reader, Record, Recovered, RolledBack, SegmentStats, Tail, Truncated, identity,
-    roll_back, start, stats, truncate,
+    Appended, Appender, Cut, FAULT_POINTS, Log, LogEnd, LogError, LogParts, LogStats, LogSync, Part, Prefix, Quiet,
+    ROLL_BACK_POINTS, Range, Read, Reader, Record, Recovered, RolledBack, SegmentStats, Tail, Truncated, appender, end,
+    identity, roll_back, start, stats, truncate,
 };
 pub use littoral_plan::counted;
 pub use remote::{Fetched, RemoteReader};
+pub(crate) use restore::room_of;
 pub use restore::{RESTORE_POINTS, RestoredLog, restore};
 pub use ship::{Carrier, SHIP_POINTS, Shipped, carry};
 pub use truncation::{How, TRUNCATE_POINTS, let_go, quiet, reading, take_back};

@@ -74,6 +74,7 @@ pub(crate) fn refused(error: TableError) -> Refusal {
         TableError::TooLarge { .. } => (code::TOOBIG, error.to_string()),
         TableError::Behind { .. } | TableError::NoRow { .. } => (code::CORRUPT, error.to_string()),
         TableError::Taken { .. } => (code::BUSY, error.to_string()),
+        TableError::Interrupted => (code::INTERRUPT, error.to_string()),
     };
     said(code, message)
 }

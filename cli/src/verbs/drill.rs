@@ -15,7 +15,7 @@ use std::path::PathBuf;
 /// What can be said to it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The volume: a database whose volume it is, or a URL
+    /// The volume: a database or a log whose volume it is, or a URL
     #[arg(value_name = "FILE|URL")]
     target: OsString,
     /// A query that the copy is asked; its answer is kept [default: what drill_probe= says]
@@ -89,6 +89,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
             text.push_str(&format!("  {cost}\n"));
             let exit = if held.problems.is_empty() { Exit::Done } else { Exit::Corrupt };
             text.push_str(match exit {
+                Exit::Done if held.is_log => "proved: every record is in its place\n",
                 Exit::Done => "proved: SQLite finds nothing wrong with it\n",
                 _ => "NOT PROVED: littoral verify finds out what is wrong, and an earlier position may be whole (littoral restore --at)\n",
             });

@@ -44,7 +44,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         flag::register(signal, stops.clone())?;
     }
     let which = args.which;
-    let running = begin(door, address, token, Box::new(move || which.wanted()))?;
+    let running = begin(door, address, token, Box::new(move || which.wanted().into_iter().chain(which.named_logs()).collect()))?;
     told_where(door, &running);
     notify("READY=1");
     while !stops.load(Ordering::SeqCst) {

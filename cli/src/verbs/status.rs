@@ -6,7 +6,7 @@ use crate::screen::Told;
 use crate::words;
 use littoral_engine::upkeep::Upkeep;
 use littoral_engine::copies::{Stand, stands};
-use littoral_engine::{Debt, EngineError, chores};
+use littoral_engine::{Debt, EngineError, chores, logs};
 use littoral_engine::exec::checkpoint::dirty_bytes;
 use littoral_engine::exec::coalesce::debt;
 use littoral_engine::hand_over::NOBODY;
@@ -64,6 +64,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let tail = &opened.tail;
     let is_log = opened.meta.kind == VolumeKind::Log;
     let here = here(&place, tail)?;
+    let log_here = if is_log { log_here(&place, tail)? } else { None };
     let taken = quota_use(&place, &settings)?;
     let (live, sparse) = live(&place)?;
     let jobs = super::jobs::seen(&place)?;
@@ -84,7 +85,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let now = components.clock.wall_ms();
     let copies = stands(&place, &settings, now)?;
     let spent = place.store.as_ref().map(|store| account(store.root(), &settings, &components).this_month());
-    let json = json!({
+    let mut json = json!({
         "verb": "status",
         "volume": place.url(),
         "name": opened.meta.name.as_str(),
@@ -152,6 +153,8 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         "objects": objects.as_ref().map(|objects| objects_json(objects, page_size.unwrap_or(0))),
         "cost": words::cost_json(&meter.all()),
     });
+    json["log"] =
+        json!(log_here.as_ref().map(|(last, waits, appender)| json!({ "last": last, "waits": waits, "appender": appender })));
     let mut lines: Vec<(&str, String)> = vec![
         ("volume", format!("{} ({})", place.url(), opened.meta.id)),
         ("position", format!("{position} (record {}), {} ago", tail.seq, words::span(now.saturating_sub(tail.time_ms)))),
@@ -174,6 +177,14 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     lines.push(("snapshots", if names.is_empty() { "none".to_owned() } else { names.join(", ") }));
     if let Some(here) = &here {
         lines.push(("here", here.sentence.clone()));
+    }
+    if let Some((last, waits, appender)) = &log_here {
+        let who = appender.as_ref().map_or_else(|| "nobody appends".to_owned(), |who| format!("{who} appends"));
+        let waits = match waits {
+            0 => "all of it is there".to_owned(),
+            waits => format!("{} not there yet", words::some(*waits, "record")),
+        };
+        lines.push(("since", format!("up to LSN {last} here, {waits}; {who}")));
     }
     if let Some(live) = &live {
         lines.push(("since", since(live)));
@@ -214,6 +225,14 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     }
     text.push_str(&format!("{:<10}{}\n", "cost", words::cost(&meter.all())));
     Ok(Told::done(json, text))
+}
+
+/// Of a log that is here: its last record, how many of its records its volume does not have, and who appends.
+fn log_here(place: &Place, tail: &TailRow) -> anyhow::Result<Option<(u64, u64, Option<String>)>> {
+    let Some(path) = place.database.as_deref().filter(|path| logs::identity(path).is_ok()) else { return Ok(None) };
+    let last = logs::end(path, None)?.last();
+    let appender = logs::appender(path).map(|(holder, since)| format!("{holder}{since}"));
+    Ok(Some((last.0, last.0.saturating_sub(tail.lsn.0), appender)))
 }
 
 /// The newest checkpoint: what is not attributed is told by every one.

@@ -1,4 +1,4 @@
-//! `littoral worker FILE ...`: ships what others commit, until it is told to stop.
+//! `littoral worker FILE ...`: ships what others commit, and what who appended to a log has left, until it is told to stop.
 
 use super::serve;
 use crate::caretaker::{Caretaker, Charges};
@@ -6,10 +6,12 @@ use crate::door::Door;
 use crate::errands;
 use crate::exit::{Exit, Fault};
 use crate::keeper::{Event, Keeper, Stop, TICK};
+use crate::log_keeper::LogKeeper;
 use crate::notify::notify;
 use crate::screen::Told;
 use crate::serve::Running;
 use crate::words;
+use littoral_engine::logs::{identity, logs_of, store_of};
 use littoral_engine::open::Place;
 use littoral_engine::runtime::{self, Cut};
 use littoral_engine::settings::{Key, Origin};
@@ -20,7 +22,7 @@ use signal_hook::flag;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -46,10 +48,10 @@ pub struct Args {
 /// Which databases.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Which {
-    /// The databases; one that is not there is waited for
+    /// The databases, and logs by their folders; one that is not there is waited for
     #[arg(value_name = "FILE", required_unless_present = "dirs")]
     files: Vec<OsString>,
-    /// A folder whose databases are kept, also those that come later
+    /// A folder whose databases are kept, also those that come later, and its logs that have volumes
     #[arg(long = "dir", value_name = "DIR")]
     dirs: Vec<PathBuf>,
     /// Which files of the folders are databases: * stands for any letters, ? for one
@@ -60,8 +62,9 @@ pub struct Which {
 /// Does it.
 pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     refuse(&args, door)?;
+    let logs = Arc::<Mutex<BTreeSet<PathBuf>>>::default();
     // Kept until the end.
-    let served = serves(&args, door)?;
+    let served = serves(&args, door, logs.clone())?;
     let stops = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // The second one ends it as if nobody listened: whatever was committed is kept where it is.
@@ -71,12 +74,16 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let crew = Crew {
         args: &args,
         door,
-        tell: &|path: &Path, event: Event| door.screen.event(&as_json(path, &event), &as_text(path, &event)),
+        tell: &|path: &Path, event: Event| {
+            let is_log = all(&logs).contains(path) || identity(path).is_ok();
+            door.screen.event(&as_json(path, &event, is_log), &as_text(path, &event, is_log));
+        },
         stops: &stops,
         stop: &Stop::default(),
         charges: &Charges::default(),
         tried: &AtomicUsize::new(0),
         kept: &Mutex::default(),
+        logs: &logs,
         cut: &Cut::default(),
     };
     let kept = thread::scope(|scope| {
@@ -88,21 +95,31 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         worked
     })?;
     drop(served);
-    let text = format!("stopped: {} left in order\n", words::some(kept as u64, "database"));
-    Ok(Told::done(json!({ "verb": "worker", "databases": kept }), text))
+    let kept_logs = all(&logs).len();
+    let and = match kept_logs {
+        0 => String::new(),
+        some => format!(" and {}", words::some(some as u64, "log")),
+    };
+    let text = format!("stopped: {}{and} left in order\n", words::some(kept as u64, "database"));
+    Ok(Told::done(json!({ "verb": "worker", "databases": kept, "logs": kept_logs }), text))
 }
 
 /// Answers who watches, where that is asked for.
-fn serves(args: &Args, door: &Door) -> anyhow::Result<Option<Running>> {
+fn serves(args: &Args, door: &Door, logs: Arc<Mutex<BTreeSet<PathBuf>>>) -> anyhow::Result<Option<Running>> {
     let said = door.settings(args.which.first().as_deref())?.metrics_listen;
     let Some(address) = said.value else { return Ok(None) };
     let which = args.which.clone();
-    let running = serve::begin(door, address, serve::token(door, None)?, Box::new(move || which.wanted()))?;
+    let paths = Box::new(move || which.wanted().into_iter().chain(all(&logs).iter().cloned()).collect());
+    let running = serve::begin(door, address, serve::token(door, None)?, paths)?;
     serve::told_where(door, &running);
     Ok(Some(running))
 }
 
-/// Those who keep databases, a thread each, and what they share.
+fn all<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those who keep databases and logs, a thread each, and what they share.
 struct Crew<'a> {
     args: &'a Args,
     door: &'a Door,
@@ -112,10 +129,12 @@ struct Crew<'a> {
     stop: &'a Stop,
     /// Whose volumes are pruned, verified and proved from here.
     charges: &'a Charges,
-    /// How many databases were looked at once.
+    /// How many databases and logs were looked at once.
     tried: &'a AtomicUsize,
-    /// Those that are kept.
+    /// The databases that are kept.
     kept: &'a Mutex<BTreeSet<PathBuf>>,
+    /// The logs that are. One that is gone is none any more.
+    logs: &'a Mutex<BTreeSet<PathBuf>>,
     /// Ends whatever job is done just now.
     cut: &'a Cut,
 }
@@ -142,29 +161,41 @@ impl<'a> Crew<'a> {
         let thread = thread::Builder::new().name("littoral-care".to_owned()).stack_size(STACK);
         thread.spawn_scoped(scope, move || caretaker.run())?;
         let mut kept = BTreeSet::new();
+        // How many were begun to be kept, logs that are gone included.
+        let mut begun_all = 0;
         self.do_jobs(scope)?;
         let (mut is_ready, mut is_full) = (false, false);
         while !self.stops.load(Ordering::SeqCst) {
-            for path in self.args.which.wanted() {
-                if kept.contains(&path) {
+            let databases = self.args.which.wanted();
+            let logs = self.args.which.logs(self.door, &databases);
+            let named = self.args.which.named_logs();
+            for path in databases.into_iter().chain(logs) {
+                let is_log = identity(&path).is_ok() || named.contains(&path);
+                if kept.contains(&path) || all(self.logs).contains(&path) {
                     continue;
                 }
-                if kept.len() >= DATABASES_MAX {
+                if kept.len() + all(self.logs).len() >= DATABASES_MAX {
                     if !std::mem::replace(&mut is_full, true) {
                         let path = path.display();
                         self.door.screen.warn(&format!(
-                            "{path}: is not kept, nor any more: one worker keeps {DATABASES_MAX} databases; begin another one"
+                            "{path}: is not kept, nor any more: one worker keeps {DATABASES_MAX} databases and logs; begin another one"
                         ));
                     }
                     break;
                 }
-                self.keep(scope, path.clone())?;
-                self.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
-                kept.insert(path);
+                begun_all += 1;
+                if is_log {
+                    all(self.logs).insert(path.clone());
+                    self.keep_log(scope, path.clone(), named.contains(&path))?;
+                } else {
+                    self.keep(scope, path.clone())?;
+                    all(self.kept).insert(path.clone());
+                    kept.insert(path);
+                }
             }
             let looked = Instant::now();
             while looked.elapsed() < TICK && !self.stops.load(Ordering::SeqCst) {
-                let is_settled = self.tried.load(Ordering::SeqCst) >= kept.len() || begun.elapsed() >= READY_MAX;
+                let is_settled = self.tried.load(Ordering::SeqCst) >= begun_all || begun.elapsed() >= READY_MAX;
                 if is_settled && !std::mem::replace(&mut is_ready, true) {
                     notify("READY=1");
                 }
@@ -176,22 +207,24 @@ impl<'a> Crew<'a> {
 
     /// Does the jobs of the databases that are kept, those that others left too, beside those who ship.
     fn do_jobs<'scope>(&self, scope: &'scope Scope<'scope, 'a>) -> anyhow::Result<()> {
-        let (door, kept, stop, cut) = (self.door, self.kept, self.stop, self.cut);
+        let (door, kept, logs, stop, cut) = (self.door, self.kept, self.logs, self.stop, self.cut);
         let thread = thread::Builder::new().name("littoral-jobs".to_owned()).stack_size(STACK);
         thread.spawn_scoped(scope, move || {
             runtime::step_back();
             let Ok(runtime) = runtime::shared() else { return };
             let mut looked = BTreeMap::new();
             while !stop.within(TICK) {
-                let paths: Vec<PathBuf> = kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect();
-                for path in paths {
+                let databases: Vec<PathBuf> = all(kept).iter().cloned().collect();
+                let logs: Vec<PathBuf> = all(logs).iter().cloned().collect();
+                let paths = databases.into_iter().map(|path| (path, false)).chain(logs.into_iter().map(|path| (path, true)));
+                for (path, is_log) in paths {
                     if !is_to_be_looked_at(&mut looked, door, &path) {
                         continue;
                     }
-                    let door = match said(door, &path) {
-                        Ok(said) => door.behind(said),
-                        Err(_) => continue,
-                    };
+                    let Ok(mut said) = said(door, &path) else { continue };
+                    // A log's are those of where it is bound.
+                    said.retain(|(key, _)| !is_log || !matches!(key, Key::Remote | Key::Volume));
+                    let door = door.behind(said);
                     // Cut off, it is a job like one whose worker was killed: the next one goes on.
                     match runtime.run_unless(cut, errands::run_due(&door, &path)) {
                         Some(Err(error)) => tracing::warn!(database = %path.display(), "its jobs are not done: {error}"),
@@ -216,6 +249,31 @@ impl<'a> Crew<'a> {
         })?;
         Ok(())
     }
+
+    /// The same of a log, until it is gone.
+    fn keep_log<'scope>(&self, scope: &'scope Scope<'scope, 'a>, path: PathBuf, is_named: bool) -> anyhow::Result<()> {
+        let (tried, tell, stop, logs, charges) = (self.tried, self.tell, self.stop, self.logs, self.charges);
+        let door = self.door.behind(self.door.said().to_vec());
+        let mut settings = door.settings(Some(&path))?;
+        if !is_named {
+            // It was found where it is bound: what is said of remotes is about databases.
+            (settings.remote, settings.volume) = (None, None);
+        }
+        let (settings, components) = (Arc::new(settings.clone()), door.components(&settings)?);
+        let keeper = LogKeeper { path: path.clone(), is_named, settings, components, tell, stop, charges };
+        let thread = thread::Builder::new().name("littoral-log".to_owned()).stack_size(STACK);
+        let runtime = runtime::shared()?;
+        thread.spawn_scoped(scope, move || {
+            keeper.run(&runtime, || {
+                tried.fetch_add(1, Ordering::SeqCst);
+            });
+            // The next one who stops counts it among those that were left.
+            if !stop.within(Duration::ZERO) {
+                all(logs).remove(&path);
+            }
+        })?;
+        Ok(())
+    }
 }
 
 /// What makes no sense for somebody who ships.
@@ -233,7 +291,7 @@ fn refuse(args: &Args, door: &Door) -> anyhow::Result<()> {
 impl Which {
     /// The first of them that is there, or is named: what is said beside it counts for the whole command.
     pub(super) fn first(&self) -> Option<PathBuf> {
-        self.wanted().into_iter().next()
+        self.wanted().into_iter().chain(self.named_logs()).next()
     }
 
     /// What makes no sense for several databases, or for what stands in a database's place.
@@ -247,7 +305,8 @@ impl Which {
             .into());
         }
         for file in &self.files {
-            if door.file(file)?.is_dir() {
+            let path = door.file_or_log(file)?;
+            if path.is_dir() && identity(&path).is_err() {
                 let message = format!("{} is a folder", Path::new(file).display());
                 return Err(Fault::usage(message, "--dir DIR keeps the databases in it").into());
             }
@@ -256,16 +315,46 @@ impl Which {
             let message = format!("{}: no such folder", dir.display());
             return Err(Fault { exit: Exit::Usage, message, way_out: Some("make it first, or correct --dir".to_owned()) }.into());
         }
-        for path in self.wanted() {
+        for path in self.wanted().into_iter().chain(self.named_logs()) {
             // What makes no sense is said before anything is begun.
             door.settings(Some(&path))?;
         }
         Ok(())
     }
 
-    /// Them, by their whole names, as of now.
+    /// The logs among what was named.
+    pub(super) fn named_logs(&self) -> BTreeSet<PathBuf> {
+        let named = self.files.iter().map(PathBuf::from).filter(|path| identity(path).is_ok());
+        named.filter_map(|path| whole(&path)).collect()
+    }
+
+    /// The logs: those that were named, and those with volumes of the stores in which these databases are bound, or those of the folders.
+    fn logs(&self, door: &Door, databases: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        // A folder's own store is that of whatever lies in it.
+        let in_folders = self.dirs.iter().filter_map(|dir| whole(dir)).map(|dir| dir.join("any"));
+        let folders: BTreeMap<PathBuf, PathBuf> = databases
+            .iter()
+            .cloned()
+            .chain(in_folders)
+            .filter_map(|path| Some((path.parent()?.to_owned(), path)))
+            .collect();
+        let roots: BTreeSet<PathBuf> = folders
+            .into_values()
+            .filter_map(|path| store_of(&path, &door.settings(Some(&path)).ok()?).ok()?)
+            .collect();
+        let found = roots.iter().flat_map(|root| match logs_of(root) {
+            Ok(logs) => logs,
+            Err(error) => {
+                tracing::warn!(store = %root.display(), %error, "which logs it has cannot be told");
+                Vec::new()
+            }
+        });
+        self.named_logs().into_iter().chain(found).collect()
+    }
+
+    /// The databases, by their whole names, as of now.
     pub(super) fn wanted(&self) -> BTreeSet<PathBuf> {
-        let named = self.files.iter().map(PathBuf::from);
+        let named = self.files.iter().map(PathBuf::from).filter(|path| identity(path).is_err());
         let found = self.dirs.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten()).filter_map(|entry| {
             let entry = entry.ok()?;
             let name = entry.file_name();
@@ -313,13 +402,28 @@ fn said(door: &Door, path: &Path) -> anyhow::Result<Vec<(Key, OsString)>> {
     Ok(said)
 }
 
-fn as_text(path: &Path, event: &Event) -> String {
+fn as_text(path: &Path, event: &Event, is_log: bool) -> String {
     let path = path.display();
     let upto = |position: &Option<littoral_types::Position>| {
         position.map_or_else(String::new, |position| format!(" (the object store has it up to {position})"))
     };
     match event {
+        Event::Waits if is_log => format!("{path}: a log that has no volume, and is waited for: littoral log ship {path} --remote URL makes it"),
         Event::Waits => format!("{path}: is not there yet, and is waited for"),
+        Event::Ships(position) if is_log => format!("{path}: nobody appends; ships what is left{}", upto(position)),
+        Event::StandsBy if is_log => format!("{path}: another process appends, and ships; stands by"),
+        Event::Fenced(epoch, owner) if is_log => format!(
+            "{path}: fenced: {owner} appends elsewhere (epoch {epoch}). What was appended here and not shipped stays here, and nothing is shipped; \
+             littoral log read {path} shows it"
+        ),
+        Event::Shipped { records, bytes, position } => {
+            format!("{path}: shipped {}, {}{}", words::some(*records, "record"), words::bytes(*bytes), upto(position))
+        }
+        Event::LetGo { segments, bytes, start } => format!(
+            "{path}: let go of {}, {}: it begins at LSN {start} now",
+            words::some(*segments, "segment"),
+            words::bytes(*bytes)
+        ),
         Event::Ships(position) => format!("{path}: ships{}", upto(position)),
         Event::StandsBy => format!("{path}: another process ships; stands by"),
         Event::Fails(why) => format!("{path}: fails, and is tried again: {why}"),
@@ -355,10 +459,11 @@ fn as_text(path: &Path, event: &Event) -> String {
     }
 }
 
-fn as_json(path: &Path, event: &Event) -> Value {
+fn as_json(path: &Path, event: &Event, is_log: bool) -> Value {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let told = |word: &str, more: Value| {
-        let mut line = json!({ "event": word, "database": path.display().to_string(), "time": { "ms": now, "utc": words::time(now) } });
+        let mut line = json!({ "event": word, "time": { "ms": now, "utc": words::time(now) } });
+        line[if is_log { "log" } else { "database" }] = json!(path.display().to_string());
         if let (Value::Object(line), Value::Object(more)) = (&mut line, more) {
             line.extend(more);
         }
@@ -367,6 +472,12 @@ fn as_json(path: &Path, event: &Event) -> Value {
     let at = |position: &Option<littoral_types::Position>| position.map(|position| position.to_string());
     match event {
         Event::Waits => told("waits", json!({})),
+        Event::Shipped { records, bytes, position } => {
+            told("shipped", json!({ "records": records, "bytes": bytes, "position": at(position) }))
+        }
+        Event::LetGo { segments, bytes, start } => {
+            told("let-go", json!({ "segments": segments, "bytes": bytes, "start": start.0 }))
+        }
         Event::Ships(position) => told("ships", json!({ "position": at(position) })),
         Event::StandsBy => told("stands-by", json!({})),
         Event::Fails(why) => told("fails", json!({ "why": why })),

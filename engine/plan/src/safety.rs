@@ -28,6 +28,8 @@ impl Safety {
 /// How a database stands, as far as that bears on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// Whether it is a log, to which records are appended, and no database.
+    pub is_log: bool,
     /// Whether anything of it was ever published.
     pub is_published: bool,
     /// Commits that are counted and not in the object store.
@@ -80,9 +82,10 @@ pub fn safety(stands: &Standing) -> (Safety, Vec<(Safety, String)>) {
         say(Safety::Watch, format!("commits that wait cannot be told apart until the next checkpoint: {gap}"));
     }
     let seconds = stands.waiting_ms / 1000;
+    let one = if stands.is_log { "record" } else { "commit" };
     let waits = match stands.commits_waiting {
-        1 => format!("1 commit has waited for {seconds} s"),
-        many => format!("{many} commits wait, the oldest for {seconds} s"),
+        1 => format!("1 {one} has waited for {seconds} s"),
+        many => format!("{many} {one}s wait, the oldest for {seconds} s"),
     };
     let why = stands.trouble.as_ref().map_or_else(String::new, |why| format!(": {why}"));
     match (stands.commits_waiting, stands.interval_ms, &stands.fenced_by) {

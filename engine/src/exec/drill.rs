@@ -2,8 +2,8 @@
 //! not tried is hoped for.
 //!
 //! What this room promises:
-//! 1. A drill restores as `restore` does: every frame is verified, every page of the database is there.
-//! 2. It takes as much local room as the database, asked of the quota first. Where there is none nothing is done, and it is said.
+//! 1. A drill restores as `restore` does: every frame is verified, every page of the database is there; of a log every record.
+//! 2. It takes as much local room as the database, or the log, asked of the quota first. Where there is none nothing is done, and it is said.
 //! 3. What is wrong with the data is an answer; what is wrong with the way there is an error, and proves nothing.
 //! 4. Nothing of it stays, however it ends: what a dead one left goes with the next.
 
@@ -11,9 +11,11 @@ use super::restore::{At, restore_alone};
 use crate::components::Components;
 use crate::error::EngineError;
 use crate::log::Log;
+use crate::logs;
 use littoral_local::LocalError;
+use littoral_local::log::LogError;
 use littoral_ports::Unit;
-use littoral_types::Position;
+use littoral_types::{Position, VolumeKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,6 +64,8 @@ pub struct Held {
     pub problems: Vec<String>,
     /// What the probe answered.
     pub answer: Option<String>,
+    /// Of a log: no SQLite was asked.
+    pub is_log: bool,
 }
 
 /// Removes the copy, whatever became of it.
@@ -86,6 +90,12 @@ impl Drop for Folder {
     }
 }
 
+/// Whether it is the restored records that are wrong, and not the way there.
+fn is_of_the_log(error: &EngineError) -> bool {
+    let EngineError::Log(error) = error else { return false };
+    matches!(error, LogError::Damaged { .. } | LogError::Broken { .. } | LogError::Serials { .. }) && !error.is_newer()
+}
+
 /// Holds a drill.
 pub async fn drill(log: &Log, components: &Components, order: Order) -> Result<Drill, EngineError> {
     let clock = components.clock.clone();
@@ -98,29 +108,42 @@ pub async fn drill(log: &Log, components: &Components, order: Order) -> Result<D
         }
         Err(error) => return Err(error),
     };
-    EngineError::unless_database(&log.url(), opened.meta.kind, "littoral verify restores a copy of it and checks it")?;
+    let is_log = opened.meta.kind == VolumeKind::Log;
     let figures = opened.tail.figures;
-    let Some(page_size) = figures.page_size else {
-        return Ok(Drill::Skipped("nothing was published yet".to_owned()));
+    let bytes = match figures.page_size {
+        _ if is_log => logs::room_of(log, &opened).await?,
+        Some(page_size) => page_size.bytes().saturating_mul(figures.page_count.0),
+        None => return Ok(Drill::Skipped("nothing was published yet".to_owned())),
     };
     drop(opened);
-    let bytes = page_size.bytes().saturating_mul(figures.page_count.0);
     let _room = match components.quota.reserve("a restore drill", bytes) {
         Ok(room) => room,
         Err(full) => return Ok(Drill::Skipped(format!("no room for a copy: {full}"))),
     };
     let folder = Folder::make(order.folder)?;
-    let copy = folder.0.join("copy.db");
-    let mut held = Held::default();
-    match Box::pin(restore_alone(log, components, &At::Newest, &copy, false)).await {
-        Ok(done) => (held.position, held.bytes) = (Some(done.position), done.bytes),
-        Err(error) if error.is_damage() => held.problems.push(format!("it cannot be restored: {error}")),
-        Err(EngineError::Local(LocalError::Full { detail, .. })) => {
-            return Ok(Drill::Skipped(format!("no room for a copy: {detail}")));
+    let mut held = Held { is_log, ..Held::default() };
+    let (copy, done) = if is_log {
+        let copy = folder.0.join("log");
+        let done = Box::pin(logs::restore(log, components, &At::Newest, &copy)).await;
+        (None, done.map(|done| (done.position, done.bytes)))
+    } else {
+        let copy = folder.0.join("copy.db");
+        let done = Box::pin(restore_alone(log, components, &At::Newest, &copy, false)).await;
+        (Some(copy), done.map(|done| (done.position, done.bytes)))
+    };
+    match done {
+        Ok((position, bytes)) => (held.position, held.bytes) = (Some(position), bytes),
+        Err(
+            EngineError::Local(LocalError::Full { detail, .. })
+            | EngineError::Log(LogError::Local(LocalError::Full { detail, .. })),
+        ) => return Ok(Drill::Skipped(format!("no room for a copy: {detail}"))),
+        Err(error) if error.is_damage() || is_of_the_log(&error) => {
+            held.problems.push(format!("it cannot be restored: {error}"));
         }
         Err(error) => return Err(error),
     }
-    if held.position.is_some() {
+    // Of a log every entry was verified, and there is no SQLite to ask.
+    if let (Some(_), Some(copy)) = (held.position, copy) {
         components.progress.phase("checking", 0, Unit::Pages);
         let asking = tokio::task::spawn_blocking(move || (order.examine)(&copy, order.probe.as_deref()));
         match asking.await.unwrap_or_else(|error| Err(error.to_string())) {

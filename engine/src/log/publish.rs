@@ -432,6 +432,11 @@ impl Writer {
         Ok(self.log.remote().upload(&keys::blob(self.log.name(), name), &body).await?)
     }
 
+    /// The same of bytes that lie elsewhere, as they are sent.
+    pub(crate) async fn upload_from(&self, name: &BlobName, body: &dyn BlobBody) -> Result<(), EngineError> {
+        Ok(self.log.remote().upload(&keys::blob(self.log.name(), name), body).await?)
+    }
+
     /// Finishes what a killed predecessor had begun: the very same bytes, never new ones (rule P3). True when there was one.
     pub async fn finish_intent(&mut self) -> Result<bool, EngineError> {
         let Some(intent) = self.manifest.intent(&self.row.meta.id)? else { return Ok(false) };

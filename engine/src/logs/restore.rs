@@ -10,6 +10,7 @@ use crate::log::{Log as VolumeLog, Opened};
 use littoral_local::log::Restoring;
 use littoral_local::log::void::{Void, add};
 use littoral_ports::progress::Unit;
+use littoral_types::limits::LOG_SEGMENT_BYTES;
 use littoral_types::{At, CountedLog, LogRow, Lsn, Position, Seq, Serial, SessionName};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,6 +70,12 @@ pub(super) async fn restore_as(
         tracing::warn!(%error, "the restore's pin was not taken back: it expires by itself");
     }
     Ok(RestoredLog { pinned: pinned.is_some(), time_ms: point.time_ms, ..written? })
+}
+
+/// How much of the disk a log takes that is restored.
+pub(crate) async fn room_of(log: &VolumeLog, opened: &Opened) -> Result<u64, EngineError> {
+    let rows = rows_of(log, opened).await?;
+    Ok(segments(&rows).map(|(_, row)| row.sealed.unwrap_or(LOG_SEGMENT_BYTES)).sum())
 }
 
 /// How far each session was before a log begins in its volume.

@@ -20,8 +20,9 @@ use littoral_format as format;
 use littoral_format::record::HEADER_BYTES_MAX;
 use littoral_local::log::schema::columns;
 use littoral_local::log::truncate::truncate_past_cursors;
-use littoral_local::log::{Cut, LogError, Prefix, Stand, identity};
+use littoral_local::log::{Cut, LogError, Prefix, Runs, Stand, identity};
 use littoral_plan::{Piece, pieces};
+use littoral_ports::BlobBody;
 use littoral_types::limits::{LOG_HEAD_BYTES, SEGMENT_INLINE_MAX};
 use littoral_types::moment::Utc;
 use littoral_types::{
@@ -178,14 +179,23 @@ impl Carrier {
 
     /// Ships what is durable and not there yet, and lets go of what the log need not keep.
     pub async fn ship(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
-        let done = Box::pin(self.ship_all(prefix)).await;
-        let shipped = self.told(prefix, done).await?;
+        let shipped = self.ship_alone(prefix).await?;
         self.retain_if_due(shipped.sealed > 0).await?;
         Ok(shipped)
     }
 
+    /// Ships, and lets nothing go.
+    pub(super) async fn ship_alone(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
+        let done = Box::pin(self.ship_all(prefix)).await;
+        self.told(prefix, done).await
+    }
+
     async fn ship_all(&mut self, prefix: &Prefix) -> Result<Shipped, EngineError> {
         let (mut session, meter) = self.session(Some(prefix)).await?;
+        // Nobody rolls it back from here on: who does has the volume first.
+        if !prefix.holds()? {
+            return Err(EngineError::Interrupted("the log's end was rolled back meanwhile: look again".to_owned()));
+        }
         let done = carry(&mut session.writer, prefix).await?;
         self.open = Some((session.rest(&self.path), meter));
         Ok(done)
@@ -414,7 +424,9 @@ fn refuse_unlike(url: &str, tail: &TailRow, last: Option<&LogRow>, prefix: &Pref
     }
     Err(EngineError::Refused(format!(
         "{}: what stands here up to LSN {} is not what its volume {url} holds: the two went on apart. Nothing was shipped, and nothing is \
-         appended. Make a copy of what is there (littoral restore {url} DEST), or ship this one under a name of its own, as another log",
+         appended. Go on in a copy of what is there (littoral restore {url} DEST); what is here alone can be read here (littoral log read), and \
+         appended there. To keep this one whole: copy its folder to another one, and give that a volume of its own (littoral log ship COPY \
+         --remote=URL --volume=NAME)",
         prefix.path().display(),
         tail.lsn
     )))
@@ -468,8 +480,13 @@ async fn carry_as(writer: &mut Writer, prefix: &Prefix, rows: Option<&Rows>) -> 
     Ok(shipped)
 }
 
-/// The pieces of a segment, the bytes that travel, and their name where they are an object of their own.
-type Travels = (Vec<LogPiece>, Vec<u8>, Option<BlobName>);
+/// What travels of a segment.
+enum Travels {
+    /// In the record.
+    Inside(Vec<u8>),
+    /// As an object of its own, which is read from the segment's file while it is sent.
+    Apart(BlobName, Runs),
+}
 
 /// What goes next: entries of one segment.
 struct Step {
@@ -556,20 +573,23 @@ impl Step {
         let seq = tail.seq.next();
         let records = self.walked.next.0 - self.stand.first.0;
         let commits = self.walked.next.0 - 1 - tail.lsn.0;
-        let (pieces, bytes, apart) = match self.walked.sealed {
+        let (pieces, travels) = match self.walked.sealed {
             Some(file_bytes) => self.whole(prefix, file_bytes, tail.seq)?,
             None => self.open(prefix, seq, tail.seq)?,
         };
-        let len = bytes.len() as u64;
         let mut held = None;
-        if let Some(name) = apart {
-            held = writer.lease_or_refuse(Work::Checkpoint, Some([self.number].into_iter().collect()))?;
-            match &held {
-                Some(held) => held.during(writer.upload_body(&name, &bytes)).await?,
-                None => writer.upload_body(&name, &bytes).await?,
+        let (len, inside) = match travels {
+            Travels::Inside(bytes) => (bytes.len() as u64, bytes),
+            Travels::Apart(name, runs) => {
+                held = writer.lease_or_refuse(Work::Checkpoint, Some([self.number].into_iter().collect()))?;
+                match &held {
+                    Some(held) => held.during(writer.upload_from(&name, &runs)).await?,
+                    None => writer.upload_from(&name, &runs).await?,
+                }
+                faults.reach("carry.uploaded")?;
+                (runs.len(), Vec::new())
             }
-            faults.reach("carry.uploaded")?;
-        }
+        };
         let (old_since, old_until) = writer
             .manifest()
             .row(&writer.row().meta.id, self.number)?
@@ -600,8 +620,7 @@ impl Step {
             }
             None => {
                 let last = Commit { lsn: Lsn(tail.lsn.0 + commits), time_ms, page_count: PageCount(0), session: None };
-                let frames = if apart.is_some() { Vec::new() } else { bytes };
-                RecordBody::Segment(Segment { commits: vec![last], wal: None, ops, frames })
+                RecordBody::Segment(Segment { commits: vec![last], wal: None, ops, frames: inside })
             }
         };
         let added = FooterFigures { pages: 0, bytes: len };
@@ -615,36 +634,39 @@ impl Step {
     }
 
     /// Of a segment that is open.
-    fn open(&self, prefix: &Prefix, seq: Seq, birth: Seq) -> Result<Travels, EngineError> {
-        let (from, first) = self.from;
-        let bytes = prefix.bytes(self.stand.first, from, self.walked.to)?;
-        let hash = format::hash::blob(&bytes);
-        let (name, at) = match bytes.len() > SEGMENT_INLINE_MAX {
-            true => (BlobName { kind: BlobKind::Segment, hash, birth }, 0),
-            false => (BlobName { kind: BlobKind::Record, hash, birth: seq }, HEADER_BYTES_MAX as u64),
+    fn open(&self, prefix: &Prefix, seq: Seq, birth: Seq) -> Result<(Vec<LogPiece>, Travels), EngineError> {
+        let ((from, first), to) = (self.from, self.walked.to);
+        let len = to - from;
+        let (name, at, travels) = if len > SEGMENT_INLINE_MAX as u64 {
+            let runs = prefix.runs(self.stand.first, vec![(from, to)])?;
+            let name = BlobName { kind: BlobKind::Segment, hash: runs.hash(), birth };
+            (name, 0, Travels::Apart(name, runs))
+        } else {
+            let bytes = prefix.bytes(self.stand.first, from, to)?;
+            let name = BlobName { kind: BlobKind::Record, hash: format::hash::blob(&bytes), birth: seq };
+            (name, HEADER_BYTES_MAX as u64, Travels::Inside(bytes))
         };
-        let blob = BlobRef { home: Home::Own, name, len: bytes.len() as u64 };
+        let blob = BlobRef { home: Home::Own, name, len };
         let mut all: Vec<LogPiece> = self.before.iter().filter(|piece| piece.from < from).cloned().collect();
-        all.push(LogPiece { from, to: self.walked.to, first, blob, at });
-        Ok((all, bytes, (name.kind == BlobKind::Segment).then_some(name)))
+        all.push(LogPiece { from, to, first, blob, at });
+        Ok((all, travels))
     }
 
     /// The same of one that is sealed: what lies in objects of its own stays there, the rest is one more.
-    fn whole(&self, prefix: &Prefix, file_bytes: u64, birth: Seq) -> Result<Travels, EngineError> {
+    fn whole(&self, prefix: &Prefix, file_bytes: u64, birth: Seq) -> Result<(Vec<LogPiece>, Travels), EngineError> {
         let spans = self.spans(file_bytes);
-        let mut bytes = Vec::new();
-        let mut rest = Vec::new();
-        for (from, to, first) in &spans {
-            rest.push((*from, *to, *first, bytes.len() as u64));
-            bytes.extend(prefix.bytes(self.stand.first, *from, *to)?);
-        }
-        let name = BlobName { kind: BlobKind::Segment, hash: format::hash::blob(&bytes), birth };
-        let blob = BlobRef { home: Home::Own, name, len: bytes.len() as u64 };
+        let runs = prefix.runs(self.stand.first, spans.iter().map(|(from, to, _)| (*from, *to)).collect())?;
+        let name = BlobName { kind: BlobKind::Segment, hash: runs.hash(), birth };
+        let blob = BlobRef { home: Home::Own, name, len: runs.len() };
         let covered = |piece: &LogPiece| spans.iter().any(|(from, to, _)| piece.from >= *from && piece.to <= *to);
         let mut all: Vec<LogPiece> = self.before.iter().filter(|piece| !covered(piece)).cloned().collect();
-        all.extend(rest.into_iter().map(|(from, to, first, at)| LogPiece { from, to, first, blob: blob.clone(), at }));
+        let mut at = 0;
+        for (from, to, first) in &spans {
+            all.push(LogPiece { from: *from, to: *to, first: *first, blob: blob.clone(), at });
+            at += to - from;
+        }
         all.sort_by_key(|piece| piece.from);
-        Ok((all, bytes, Some(name)))
+        Ok((all, Travels::Apart(name, runs)))
     }
 }
 

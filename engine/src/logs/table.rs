@@ -58,6 +58,9 @@ pub enum TableError {
         /// The last one that is a row.
         rows: Lsn,
     },
+    /// Who asked wants no more of it. Ask again.
+    #[error("interrupted")]
+    Interrupted,
     /// Somebody else has appended to the log since the transaction began. Roll back, and do it again.
     #[error("{log}: something else was appended to this log meanwhile: a log is one table's alone. Roll back, and do it again", log = log.display())]
     Taken {
@@ -373,12 +376,17 @@ pub struct Scan {
 impl Scan {
     /// Goes to the next row. False when there is none.
     pub fn advance(&mut self) -> Result<bool, TableError> {
+        self.advance_unless(&|| false)
+    }
+
+    /// The same, as long as nobody wants it to end: that is asked before each block.
+    pub fn advance_unless(&mut self, ends: &dyn Fn() -> bool) -> Result<bool, TableError> {
         loop {
             if self.is_over {
                 return Ok(false);
             }
             let Some(block) = &self.block else {
-                self.block = self.next_block()?;
+                self.block = self.next_block(ends)?;
                 self.row = None;
                 self.is_over = self.block.is_none();
                 continue;
@@ -413,8 +421,11 @@ impl Scan {
         self.block.as_ref()?.record(self.row?)
     }
 
-    fn next_block(&mut self) -> Result<Option<Block>, TableError> {
+    fn next_block(&mut self, ends: &dyn Fn() -> bool) -> Result<Option<Block>, TableError> {
         while let Some((at, nth)) = self.at {
+            if ends() {
+                return Err(TableError::Interrupted);
+            }
             let Some(part) = self.parts.get(at).cloned() else { break };
             let Some(found) = part.index.blocks.get(nth) else {
                 // A segment without any, or behind its last one.

@@ -7,23 +7,28 @@
 //! 3. Whose the database's term is, his are those of its logs: they are taken over by nobody else.
 //! 4. A database is restored after its logs were.
 
+use super::remote::{bytes_of, rows_of, segments};
 use super::restore::{RestoredLog, restore_as};
 use super::ship::{Carrier, Rows};
 use super::{ack, cursor, keep_cursor, stats};
 use crate::components::Components;
 use crate::error::EngineError;
-use crate::log::{Log as VolumeLog, Writer};
+use crate::log::{Log as VolumeLog, Opened, Writer};
 use crate::open::{Place, store_root};
 use crate::settings::{Origin, Setting, Settings};
 use littoral_local::Flag;
 use littoral_local::log::schema::columns;
-use littoral_local::log::{LogError, Prefix, Restoring, identity};
+use littoral_local::log::{LogError, Prefix, Restoring, Stand, identity};
+use littoral_types::limits::LOG_HEAD_BYTES;
 use littoral_types::{At, CountedLog, Lsn, SessionName, Sessions, VolumeId, VolumeName};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where a test may make a process die that ships a database, after its logs and before itself.
 pub const TABLES_POINTS: [&str; 1] = ["carry.tables"];
+
+/// So many bytes before the end of what is counted are compared with the volume's.
+const COMPARED_BYTES: u64 = 1 << 20;
 
 /// The cursor by which a table's log keeps what its volume does not have sealed.
 const SHIPPED: &str = "littoral.volume";
@@ -265,7 +270,10 @@ pub async fn bring(
         let is_its_own = path == own || !path.starts_with(folder_of(database));
         let is_here = is_its_own && holds(&path, log)?;
         let (dest, brought) = match is_here {
-            true => (path, Brought::Here),
+            true => {
+                refuse_apart(volume, database, &path, log).await?;
+                (path, Brought::Here)
+            }
             false => {
                 let brought = Box::pin(bring_one(volume, components, &own, log)).await?;
                 (own, brought)
@@ -289,6 +297,45 @@ fn holds(path: &Path, log: &CountedLog) -> Result<bool, EngineError> {
         Err(LogError::NoLog(_)) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Refuses a log that lies here and went on apart from its volume: somebody else took its database over, and gave the numbers of its rows to others.
+async fn refuse_apart(volume: &VolumeLog, database: &Path, path: &Path, log: &CountedLog) -> Result<(), EngineError> {
+    let from = VolumeLog::new(volume.remote().clone(), volume_of(volume.name(), &log.folder)?);
+    let Some(opened) = from.open().await? else { return Ok(()) };
+    if opened.meta.id != log.log || is_alike(&from, &opened, path, log).await? {
+        return Ok(());
+    }
+    let (name, here) = (key_of(&log.folder), path.display());
+    let kept = folder_of(database).join("OUT.db").join(&name);
+    Err(EngineError::Refused(format!(
+        "{here}: what lies there as the log of table {} went on apart from {}: its rows are not those that the database counts. Nothing was done. \
+         Move it away, and try again. Where it has rows that are to be kept: littoral salvage FILE --export OUT.db of the database that it was \
+         made with, and move it to {}, where OUT.db has its rows",
+        log.table,
+        from.url(),
+        kept.display()
+    )))
+}
+
+/// Whether a log's last counted records are here what they are in its volume: later ones tell each log from any other, by their times.
+async fn is_alike(from: &VolumeLog, opened: &Opened, path: &Path, log: &CountedLog) -> Result<bool, EngineError> {
+    let rows = rows_of(from, opened).await?;
+    let prefix = Prefix::counted(path, log.last)?;
+    let start = prefix.start()?;
+    let counted = segments(&rows).map(|(_, row)| row).filter(|row| row.first <= log.last && row.first >= start);
+    let Some(row) = counted.last() else { return Ok(true) };
+    let Some(piece) = row.pieces.iter().rfind(|piece| piece.first <= log.last) else { return Ok(true) };
+    // Up to where the last one that is counted ends.
+    let to = match prefix.walk(Stand { first: row.first, offset: piece.from.max(LOG_HEAD_BYTES), next: piece.first }) {
+        Ok(Some(walked)) => walked.to.min(piece.to),
+        Ok(None) => return Ok(true),
+        Err(LogError::Damaged { .. } | LogError::Broken { .. }) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    let at = piece.from.max(to.saturating_sub(COMPARED_BYTES));
+    let there = bytes_of(from, row, at, to).await?;
+    Ok(prefix.bytes(row.first, at, to)? == there)
 }
 
 async fn bring_one(

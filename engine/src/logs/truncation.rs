@@ -138,19 +138,19 @@ impl Carrier {
     }
 
     /// The same for who ships, now and then: when a segment was sealed, and when so much time has passed that others may have become too old.
-    pub(super) async fn retain_if_due(&mut self, is_sealed: bool) -> Result<(), EngineError> {
+    pub(super) async fn retain_if_due(&mut self, is_sealed: bool) -> Result<Option<Truncated>, EngineError> {
         let now = self.components.clock.boot_ms();
         let is_due = self.retained_boot_ms.is_none_or(|then| now.saturating_sub(then) >= RETAIN_MS);
         if !is_sealed && !is_due {
-            return Ok(());
+            return Ok(None);
         }
         self.retained_boot_ms = Some(now);
         match Box::pin(self.retain()).await {
             Err(error) if !error.is_crash() => {
                 tracing::warn!(log = %self.path.display(), %error, "what a log need not keep stays for now");
-                Ok(())
+                Ok(None)
             }
-            done => done.map(drop),
+            done => done,
         }
     }
 }

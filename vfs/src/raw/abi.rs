@@ -14,6 +14,7 @@ pub(crate) mod code {
     pub(crate) const BUSY: c_int = 5;
     pub(crate) const NOMEM: c_int = 7;
     pub(crate) const READONLY: c_int = 8;
+    pub(crate) const INTERRUPT: c_int = 9;
     pub(crate) const IOERR: c_int = 10;
     pub(crate) const IOERR_READ: c_int = IOERR | 1 << 8;
     pub(crate) const IOERR_SHORT_READ: c_int = IOERR | 2 << 8;

@@ -6,6 +6,10 @@ use std::ffi::{CStr, c_char, c_int, c_uchar, c_void};
 /// The version from which on everything that is asked for below is in the host's table: 3.32.0, of May 2020.
 const OLDEST: c_int = 3_032_000;
 
+/// The version from which on a host can be asked whether a statement is to end, 3.41.0, and where that function is in its table.
+const CAN_BE_ASKED: c_int = 3_041_000;
+const IS_INTERRUPTED: usize = 266;
+
 /// What an auto-extension is called as.
 pub(crate) type EntryPoint = unsafe extern "C" fn(*mut Connection, *mut *mut c_char, *const c_void) -> c_int;
 type Destructor = Option<unsafe extern "C" fn(*mut c_void)>;
@@ -25,6 +29,8 @@ macro_rules! api {
         #[allow(missing_docs, reason = "SQLite documents them under the same names")]
         pub(crate) struct Api {
             $(pub(crate) $name: $type,)*
+            /// Whether a statement is to end; `None` in a host that is older than 3.41.
+            pub(crate) is_interrupted: Option<unsafe extern "C" fn(*mut Connection) -> c_int>,
         }
 
         impl Api {
@@ -40,9 +46,12 @@ macro_rules! api {
                 // SAFETY: R3: the table only ever grew, and `libversion_number` is in it since 2006.
                 let version: unsafe extern "C" fn() -> c_int = unsafe { std::mem::transmute(*table.add(67)) };
                 // SAFETY: R3.
-                if unsafe { version() } < OLDEST {
+                let version = unsafe { version() };
+                if version < OLDEST {
                     return None;
                 }
+                // SAFETY: R3: this place of the table is there from that version on.
+                let is_interrupted = if version >= CAN_BE_ASKED { unsafe { *table.add(IS_INTERRUPTED) } } else { std::ptr::null() };
                 $(
                     // SAFETY: R3: in the table of every version that passed.
                     let $name = unsafe { *table.add($at) };
@@ -55,6 +64,8 @@ macro_rules! api {
                         // SAFETY: R3: this place of the table holds a function of this type, and it is not null.
                         $name: unsafe { std::mem::transmute::<*const c_void, $type>($name) },
                     )*
+                    // SAFETY: R3: null, which is none, or a function of this type.
+                    is_interrupted: unsafe { std::mem::transmute::<*const c_void, Option<unsafe extern "C" fn(*mut Connection) -> c_int>>(is_interrupted) },
                 })
             }
         }

@@ -539,10 +539,13 @@ unsafe extern "C" fn next(cursor: *mut Cursor) -> c_int {
 unsafe fn go(ours: &mut OurCursor, table: &mut OurTable, is_first: bool) -> c_int {
     ours.is_split = false;
     let mut is_there = is_first;
+    let (asks, db) = (table.library.api.is_interrupted, table.db);
+    // SAFETY: R3, R4: the connection of this call. An older host sees it when the call is over.
+    let ends = || asks.is_some_and(|is_interrupted| unsafe { is_interrupted(db) } != 0);
     loop {
         match ours.stands {
             Stands::Over => return code::OK,
-            Stands::Committed => match ours.scan.as_mut().map_or(Ok(false), Scan::advance) {
+            Stands::Committed => match ours.scan.as_mut().map_or(Ok(false), |scan| scan.advance_unless(&ends)) {
                 Ok(true) => return code::OK,
                 Ok(false) if ours.ask.is_backward => ours.stands = Stands::Over,
                 Ok(false) => {

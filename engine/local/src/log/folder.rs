@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 const FORMAT: u64 = 3;
 const META: &str = "log.toml";
 const APPENDER: &str = "appender.lock";
+const KEEPER: &str = "keeper.lock";
 const CHANGE: &str = "change.lock";
 const NEXT: &str = "next";
 const CURSORS: &str = "cursors";
@@ -117,6 +118,11 @@ impl Folder {
 
     pub(super) fn appender_lock(&self) -> PathBuf {
         self.path.join(APPENDER)
+    }
+
+    /// Held by who takes the appender's lock for a moment, and appends nothing.
+    pub(super) fn keeper_lock(&self) -> PathBuf {
+        self.path.join(KEEPER)
     }
 
     pub(super) fn next(&self) -> PathBuf {

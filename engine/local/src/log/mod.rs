@@ -12,7 +12,8 @@
 //! `log.toml` (which log it is, and where it begins), `{first LSN}.seg` (its segments, one after another), `cursors/` (up to where who is done), `table.toml` (the columns of
 //! its rows, where it is a table's), `zones/` (between what the values of a segment's blocks are, of a
 //! table's log; made anew where it is lost), `next` (a segment that was made
-//! beforehand), `appender.lock` (who appends), `change.lock` (who changes where it begins).
+//! beforehand), `appender.lock` (who appends), `keeper.lock` (who makes sound what a dead one left, and has that lock for a moment), `change.lock` (who changes where
+//! it begins).
 //!
 //! A forked child must not use what its parent opened. What may never enter: the network, what a record means.
 //! Read next: `open.rs`, `live.rs`, `sync.rs`; `docs/decisions/2026-11-28-logs.md`.
@@ -30,8 +31,10 @@ mod recover;
 mod restored;
 pub mod retain;
 mod roll_back;
+mod runs;
 mod scan;
 pub mod schema;
+mod settle;
 pub mod stats;
 mod sync;
 pub mod truncate;
@@ -46,7 +49,9 @@ pub use prefix::{Prefix, Stand, Walked};
 pub use reader::{Range, Read, Reader, Record, Tail};
 pub use restored::{Restoring, identity, start};
 pub use roll_back::{Quiet, ROLL_BACK_POINTS, RolledBack, roll_back};
-pub use stats::{LogStats, SegmentStats, stats};
+pub use runs::Runs;
+pub use settle::{Settled, appended, settle};
+pub use stats::{LogEnd, LogStats, SegmentStats, appender, end, stats};
 pub use sync::LogSync;
 pub use truncate::{Truncated, sessions_before, truncate};
 

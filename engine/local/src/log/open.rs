@@ -23,10 +23,15 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often it is looked again whether a segment that is full has its last record.
 const PAUSE: Duration = Duration::from_millis(1);
+/// How often it is looked whether who has the right to append for a moment has let it go, and how often where nobody seems to have it so.
+const KEEPER_PAUSE: Duration = Duration::from_millis(2);
+const LOOKS_MAX: u32 = 5;
+/// One who has it for longer than this is stopped, or hangs: then it is said who.
+const KEEPER_MAX: Duration = Duration::from_secs(10);
 
 /// What a log takes from the machine, and a test from elsewhere.
 #[derive(Clone, Debug)]
@@ -292,7 +297,28 @@ fn since(folder: &Folder) -> String {
     text.lines().nth(1).map_or_else(String::new, |since| format!(" since {since}"))
 }
 
+/// The right to append, after who has it for a moment and appends nothing: he is done in milliseconds. Whoever appends is told at once.
 pub(super) fn take_lock(folder: &Folder, now_ms: u64) -> Result<WorkerLock, LogError> {
+    let begun = Instant::now();
+    let mut looks = 0;
+    loop {
+        match take_lock_at_once(folder, now_ms) {
+            Err(LogError::Busy { .. }) if begun.elapsed() < KEEPER_MAX => {}
+            taken => return taken,
+        }
+        // He takes the keeper's lock first and lets it go last. Where it is free he may just have let go of both, and whoever only looks at a lock has
+        // it for that moment, too: it is looked a few times.
+        match WorkerLock::held_by(&folder.keeper_lock()) {
+            Some(_) => looks = 0,
+            None if looks < LOOKS_MAX => looks += 1,
+            None => return take_lock_at_once(folder, now_ms),
+        }
+        std::thread::sleep(KEEPER_PAUSE);
+    }
+}
+
+/// The same for who does not wait.
+pub(super) fn take_lock_at_once(folder: &Folder, now_ms: u64) -> Result<WorkerLock, LogError> {
     match WorkerLock::take(folder.appender_lock()) {
         Ok(mut lock) => {
             lock.also_say(&Utc(now_ms).to_string())?;

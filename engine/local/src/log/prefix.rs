@@ -2,11 +2,12 @@
 //!
 //! Nothing is told that a crash could still take back: an object store that is ahead of the disk would hold records that are not the log's (rule S2).
 //! Of a log that this process appends to that is what it has synced. Of a table's log it is what its database counts, whoever appends: each row was
-//! durable before the transaction that counts it committed.
+//! durable before the transaction that counts it committed. Of a log whose appender is gone it is what somebody found and synced in his place.
 
 use super::error::LogError;
 use super::folder::Folder;
 use super::open::{Inner, locked};
+use super::runs::Runs;
 use super::scan::{Found, Scan};
 use super::stats::stats;
 use crate::error::on;
@@ -55,8 +56,9 @@ pub struct Prefix(Known);
 enum Known {
     /// This process appends.
     Ours(Arc<Inner>),
-    /// A database counts the records up to this one.
-    Counted(Folder, VolumeId, Lsn),
+    /// A database counts the records up to this one; or somebody made all up to it durable who appends nothing, as long as the end was not rolled back
+    /// since: it was then for the how manieth time.
+    Counted(Folder, VolumeId, Lsn, Option<u64>),
 }
 
 impl Prefix {
@@ -68,7 +70,23 @@ impl Prefix {
     pub fn counted(path: &Path, last: Lsn) -> Result<Self, LogError> {
         let folder = Folder::at(path);
         let id = folder.meta()?.id;
-        Ok(Self(Known::Counted(folder, id, last)))
+        Ok(Self(Known::Counted(folder, id, last, None)))
+    }
+
+    /// Of a log that was made durable up to this record, while nobody appended.
+    pub(super) fn settled(folder: Folder, id: VolumeId, last: Lsn, cut: u64) -> Self {
+        Self(Known::Counted(folder, id, last, Some(cut)))
+    }
+
+    /// Whether it holds: nobody has rolled the log's end back since.
+    pub fn holds(&self) -> Result<bool, LogError> {
+        match &self.0 {
+            Known::Counted(folder, _, _, Some(cut)) => {
+                let meta = folder.meta()?;
+                Ok(meta.newest_cut() == *cut && !meta.is_cutting)
+            }
+            Known::Counted(..) | Known::Ours(_) => Ok(true),
+        }
     }
 
     fn folder(&self) -> &Folder {
@@ -87,7 +105,7 @@ impl Prefix {
     pub fn last(&self) -> Lsn {
         match &self.0 {
             Known::Ours(inner) => inner.durable(),
-            Known::Counted(_, _, last) => *last,
+            Known::Counted(_, _, last, _) => *last,
         }
     }
 
@@ -130,7 +148,7 @@ impl Prefix {
     pub fn walk(&self, from: Stand) -> Result<Option<Walked>, LogError> {
         match &self.0 {
             Known::Ours(inner) => walk_durable(inner, from),
-            Known::Counted(folder, _, last) => walk_counted(folder, from, *last),
+            Known::Counted(folder, _, last, _) => walk_counted(folder, from, *last),
         }
     }
 
@@ -143,11 +161,16 @@ impl Prefix {
         Ok(bytes)
     }
 
+    /// Runs of a segment's file, as one object's bytes.
+    pub fn runs(&self, first: Lsn, runs: Vec<(u64, u64)>) -> Result<Runs, LogError> {
+        Runs::of(self.folder().segment(first), runs)
+    }
+
     /// Which log it is.
     pub fn id(&self) -> VolumeId {
         match &self.0 {
             Known::Ours(inner) => inner.id(),
-            Known::Counted(_, id, _) => *id,
+            Known::Counted(_, id, ..) => *id,
         }
     }
 }

@@ -3,9 +3,11 @@
 use super::error::LogError;
 use super::folder::{Folder, Meta};
 use super::open::appender_of;
-use super::scan::Scan;
-use littoral_format::log::{END_AT, Fold};
-use littoral_types::{LogIndex, Lsn, Sessions, VolumeId};
+use super::prefix::Stand;
+use super::scan::{Found, Scan};
+use littoral_format::log::{END_AT, Fold, entry_bytes};
+use littoral_types::limits::LOG_HEAD_BYTES;
+use littoral_types::{LogEntryKind, LogIndex, Lsn, Sessions, VolumeId};
 use std::path::Path;
 
 /// One segment.
@@ -42,6 +44,60 @@ pub struct LogStats {
     pub sessions: Sessions,
     /// Who appends, and since when.
     pub appender: Option<(String, String)>,
+}
+
+/// Who appends to a log just now, and since when; nobody where that cannot be told.
+pub fn appender(path: &Path) -> Option<(String, String)> {
+    appender_of(&Folder::at(path))
+}
+
+/// Where a log ends, for who looks again and again: what was there the last time is not read once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEnd {
+    at: Stand,
+    /// How often its end was rolled back by then.
+    cuts: u64,
+}
+
+impl LogEnd {
+    /// Its last record.
+    pub fn last(&self) -> Lsn {
+        Lsn(self.at.next.0.saturating_sub(1))
+    }
+}
+
+/// Finds a log's end, from where it was found before.
+pub fn end(path: &Path, before: Option<LogEnd>) -> Result<LogEnd, LogError> {
+    let folder = Folder::at(path);
+    let (meta, segments) = (folder.meta()?, folder.segments()?);
+    let cuts = meta.newest_cut();
+    let known = before.filter(|end| end.cuts == cuts && segments.iter().any(|(first, _)| *first == end.at.first));
+    let newest = segments.last().map_or(meta.start, |(first, _)| *first);
+    let mut at = known.map_or(Stand { first: newest, offset: LOG_HEAD_BYTES, next: newest }, |end| end.at);
+    let from = at.first;
+    for (first, path) in segments.iter().filter(|(first, _)| *first >= from) {
+        if *first != at.first {
+            if *first != at.next {
+                break;
+            }
+            at = Stand { first: *first, offset: LOG_HEAD_BYTES, next: *first };
+        }
+        let Some(mut scan) = Scan::open(path, *first)? else { continue };
+        if let Some(index) = scan.index()? {
+            at = Stand { offset: index.end, next: index.next(), ..at };
+            continue;
+        }
+        while at.next <= meta.limit() {
+            // What is torn there is about to be published, or to be cut.
+            let Found::Entry(entry, _) = scan.entry(at.offset, at.next)? else { break };
+            at.offset += entry_bytes(entry.len as usize) as u64;
+            at.next = if entry.kind == LogEntryKind::Record { at.next.next() } else { at.next };
+        }
+        if scan.word(END_AT)? != at.offset {
+            break;
+        }
+    }
+    Ok(LogEnd { at, cuts })
 }
 
 /// Looks at a log.
@@ -98,7 +154,7 @@ fn segment(index: &LogIndex, file_bytes: u64, is_sealed: bool) -> SegmentStats {
     SegmentStats {
         first: index.first,
         records: index.records,
-        bytes: index.end - littoral_types::limits::LOG_HEAD_BYTES,
+        bytes: index.end - LOG_HEAD_BYTES,
         file_bytes,
         is_sealed,
         times_ms: since.zip(until).filter(|(since, until)| since <= until),
