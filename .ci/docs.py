@@ -7,6 +7,8 @@
  4. A command that README.md shows in a fenced block, as `bash PATH`, is there.
  5. The catalogue of faults has at least 40 rows, numbered, and each test that a row names is in the file that it names.
  6. docs/reference.md lists every setting, function and table as the code spells and explains it.
+ 7. Somebody tries every snippet of README, docs and bindings, or a mark before it says why nobody can (snippets.py).
+ 8. A pragma, function or table of ours that a page names in SQL is one that there is.
 
     python3 .ci/docs.py              checks this checkout, after the self-test
     python3 .ci/docs.py --self-test
@@ -18,6 +20,8 @@ import posixpath
 import re
 import subprocess
 import sys
+
+import snippets
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 # Spelled in two halves, so that this page is not its own first find.
@@ -121,7 +125,7 @@ def check_faults(page, files):
         found += [
             f"docs/faults.md: row {number}: {path} has no test {name}"
             for path, name in tests
-            if not re.search(rf"#\[(?:tokio::)?test\b[^\n]*\n(?:#\[[^\n]*\n)*(?:async )?fn {name}\(", re.sub(r"^ +", "", files.get(path, ""), flags=re.M))
+            if not snippets.has_test(files.get(path, ""), name)
         ]
     return found
 
@@ -212,7 +216,19 @@ def check_reference(files):
     return found + ([] if files.get("docs/reference.md") == page else ["docs/reference.md is stale: python3 .ci/docs.py --write"])
 
 
+def check_sql(pages, reference):
+    """`pages`: path -> text. `littoral_serials` is a table of the user's."""
+    known = {"littoral_serials", *re.findall(r"^\| `(littoral_\w+)` \|", reference, re.M)}
+    return [
+        f"{path}: {name}: docs/reference.md has none of that name"
+        for path, text in pages.items()
+        for name in re.findall(r"(?i:PRAGMA|SELECT|FROM)\s+(littoral_\w+)", text)
+        if name not in known
+    ]
+
+
 def self_test():
+    snippets.self_test()
     there = {"README.md", "docs/a.md", "docs", ".", "cli/demo.sh"}.__contains__
     a = "# The Way\n## Of `all` things\n[ok](../README.md) [ok](#of-all-things) `[no](x.md)`\n```\n[no](y.md)\n# no\n```\n"
     assert check_links({"docs/a.md": a, "README.md": "[ok](docs/a.md#the-way) [web](https://example.com) [d](docs)"}, there) == []
@@ -239,6 +255,10 @@ def self_test():
     assert sql_of(item) == [("Table", "littoral_x", ["a", "b"], "What it is")], sql_of(item)
     assert sql_of('/// Does.\nconst Y: Function = Function { name: "littoral_y", arguments_max: 2,') == []
     assert sql_of('/// Does.\npub const Y: Function = Function { name: "littoral_y", arguments_max: 2,') == [("Function", "littoral_y", 2, "Does")]
+    sql = "| `littoral_x` | 1 | |\n"
+    assert check_sql({"a.md": "`PRAGMA littoral_x`, `SELECT littoral_x()`, `SELECT * FROM littoral_serials`, littoral_y"}, sql) == []
+    for text in ["`PRAGMA littoral_y`", "`select littoral_y(1)`", "SELECT *\n  FROM littoral_y"]:
+        assert len(check_sql({"a.md": text}, sql)) == 1, text
     assert check_commands("```\nbash cli/demo.sh\n```\n", there) == []
     assert len(check_commands("```\nbash cli/gone.sh\n```\n", there)) == 1
 
@@ -261,6 +281,7 @@ def check_checkout():
     names, files = checkout()
     folders = {str(parent) for name in names for parent in pathlib.PurePosixPath(name).parents}
     exists = {*names, *folders}.__contains__
+    pages = {name: text for name, text in files.items() if snippets.PAGES.match(name)}
     words = ELSEWHERE + [f"{TOP}/"] * (len(TOP.parts) > 2)
     return (
         check_links({name: text for name, text in files.items() if name.endswith(".md")}, exists)
@@ -269,6 +290,8 @@ def check_checkout():
         + check_commands(files.get("README.md", ""), exists)
         + check_faults(files.get("docs/faults.md", ""), files)
         + check_reference(files)
+        + snippets.check_snippets(pages, files)
+        + check_sql(pages, files.get("docs/reference.md", ""))
     )
 
 

@@ -56,6 +56,10 @@ pub use restore::{RESTORE_POINTS, RestoredLog, restore};
 pub use ship::{Carrier, SHIP_POINTS, Shipped, carry};
 pub use truncation::{How, TRUNCATE_POINTS, let_go, quiet, reading, take_back};
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/logs.md")]
+struct Page;
+
 /// The machine's own clock and chance.
 pub fn of_this_machine() -> LogParts {
     LogParts { clock: Arc::new(MachineClock), entropy: Arc::new(MachineEntropy), faults: Arc::new(NoFaults) }

@@ -12,7 +12,7 @@ use crate::raw::walindex::Header;
 use crate::said::Said;
 use crate::seal::Older;
 use crate::shipper::{SHIPPED_LATELY, Shipper};
-use crate::source::{Lent, Live, Recall};
+use crate::source::{BUSY_MS, Lent, Live, Recall};
 use crate::sparse::{Reader, Sparse, shrink};
 use littoral_engine::WorkerLock;
 use littoral_engine::backlog::span_ms;
@@ -38,6 +38,9 @@ static SPARSE: AtomicBool = AtomicBool::new(false);
 
 /// For so long after a failure nobody waits at a last close for what failed.
 const FAILS: Duration = Duration::from_secs(60);
+
+/// How long it is until a reader of our own looks again whether a file is locked.
+const LOOKS_AGAIN: Duration = Duration::from_millis(5);
 
 static OPEN: Mutex<Option<HashMap<PathBuf, Weak<Database>>>> = Mutex::new(None);
 
@@ -506,6 +509,18 @@ impl Database {
 
     /// Opens it for a reader of our own, who goes when the last user does.
     pub(crate) fn lend(self: &Arc<Self>, whose: Reads) -> Result<Lent, SourceError> {
+        let until = Instant::now() + Duration::from_millis(u64::from(BUSY_MS));
+        loop {
+            if let Some(lent) = self.lend_now(whose, Instant::now() >= until)? {
+                return Ok(lent);
+            }
+            // Not inside: whoever ends what keeps us out comes through there, too.
+            std::thread::sleep(LOOKS_AGAIN);
+        }
+    }
+
+    /// `None` while somebody has the file for himself, unless that is waited for no more.
+    fn lend_now(self: &Arc<Self>, whose: Reads, gives_up: bool) -> Result<Option<Lent>, SourceError> {
         let _inside = crate::forking::inside();
         let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = lent.keeps_out || self.users.load(Ordering::SeqCst) == 0;
@@ -513,9 +528,13 @@ impl Database {
             return Err(SourceError::Busy(format!("{}: its last connection is being closed", self.path.display())));
         }
         lent.recalls.retain(|recall| !recall.is_over());
-        let source = Lent::new(Live::open(self.library, self.clone())?.of(whose));
+        let (live, is_entered) = Live::open_at_once(self.library, self.clone())?;
+        if !is_entered && !gives_up {
+            return Ok(None);
+        }
+        let source = Lent::new(live.of(whose));
         lent.recalls.push(source.recall());
-        Ok(source)
+        Ok(Some(source))
     }
 
     /// The last user is leaving, and wants the files for himself, as SQLite does: readers of our own go, and none comes as long as

@@ -52,7 +52,7 @@ const TREE_PAGES_MIN: u64 = 64;
 /// After so many rounds the source stands still.
 const ROUNDS_MAX: u32 = 8;
 /// How long a lock is waited for.
-const BUSY_MS: u32 = 5_000;
+pub(crate) const BUSY_MS: u32 = 5_000;
 /// A transaction begins between two commits, or it begins again.
 const TRIES_MAX: u32 = 10_000;
 /// How often it is looked whether a writer of ours has begun the WAL, a millisecond apart.
@@ -129,10 +129,28 @@ struct View {
 impl Live {
     /// Opens the database for reading, in the library that has it open.
     pub(crate) fn open(library: &'static Library, database: Arc<Database>) -> Result<Self, SourceError> {
+        Self::open_within(library, database, BUSY_MS).map(|(live, _)| live)
+    }
+
+    /// The same, without waiting for whoever has the file for himself just now, and whether nobody had.
+    pub(crate) fn open_at_once(
+        library: &'static Library,
+        database: Arc<Database>,
+    ) -> Result<(Self, bool), SourceError> {
+        let (live, is_entered) = Self::open_within(library, database, 0)?;
+        live.connection.waits(BUSY_MS);
+        Ok((live, is_entered))
+    }
+
+    fn open_within(
+        library: &'static Library,
+        database: Arc<Database>,
+        busy_ms: u32,
+    ) -> Result<(Self, bool), SourceError> {
         // What is opened here is what has the name now.
         database.look_again();
         let told = |failure: Failure| explained(&database, &failure);
-        let connection = Connection::open(library, database.path(), BUSY_MS).map_err(told)?;
+        let connection = Connection::open(library, database.path(), busy_ms).map_err(told)?;
         let mut live = Self {
             connection,
             page_size: PageSize::MIN,
@@ -168,14 +186,17 @@ impl Live {
             database,
         };
         live.pending_byte = live.connection.pending_byte();
-        match live.enter() {
-            Ok(page_size) => live.page_size = page_size,
+        let is_entered = match live.enter() {
+            Ok(page_size) => {
+                live.page_size = page_size;
+                true
+            }
             // Whoever has patience asks again: nothing is read before it begins.
-            Err(SourceError::Busy(_)) => {}
+            Err(SourceError::Busy(_)) => false,
             Err(error) => return Err(error),
-        }
+        };
         live.leave()?;
-        Ok(live)
+        Ok((live, is_entered))
     }
 
     /// The same for somebody.

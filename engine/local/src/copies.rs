@@ -126,6 +126,7 @@ mod tests {
         let golden = "format = 1\nurl = \"s3://other/prefix\"\nrecord = 7\nepoch = 1\nlsn = 12\ntime_ms = 5\nsnapshot = 0\n\
                       tried_ms = 0\nprunes = [6]\npruned_ms = 0\nsent = 0\nfetched = 0\n";
         assert_eq!(fs::read_to_string(dir.path().join("copies/07-ab.toml")).unwrap(), golden);
+        assert!(include_str!("../../../docs/format.md").contains(&format!("```toml\n{golden}```\n")));
     }
 
     #[test]

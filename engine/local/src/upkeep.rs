@@ -276,6 +276,7 @@ mod tests {
         let golden =
             "format = 1\n\n[drill]\nat_ms = 5\n\n[proved]\nat_ms = 5\nposition = \"1.2\"\ntook_ms = 7\nbytes = 8\n";
         assert_eq!(text, golden);
+        assert!(include_str!("../../../docs/format.md").contains(&format!("```toml\n{golden}```\n")));
     }
 
     #[test]

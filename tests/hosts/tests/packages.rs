@@ -8,6 +8,7 @@ use littoral_test_s3::S3Server;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 /// What hosts wrote, as they show it themselves.
 fn written() -> &'static str {
@@ -72,6 +73,27 @@ fn what_a_program_commits_that_ends_at_once_is_in_the_object_store_when_it_has_e
         place.restore("app.db", "back.db");
         assert_eq!(place.stock("back.db", "SELECT text FROM note"), "hello", "program {nth}, {journal}");
     }
+}
+
+#[test]
+fn whoever_ships_and_finds_the_file_locked_keeps_nobody_from_unlocking_it() {
+    let place = Place::new();
+    let mut script = Installed::wheel().script(&place, "briefly.py", &[]);
+    script.env("REMOTE", place.remote()).env_remove("LITTORAL_SYNC_INTERVAL");
+    let mut program = script.spawn().unwrap();
+    // Commits that each wait for whoever waits for them, until he gives up after five seconds, take longer.
+    let until = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        if let Some(status) = program.try_wait().unwrap() {
+            break status;
+        }
+        if Instant::now() > until {
+            program.kill().unwrap();
+            panic!("a commit waits for whoever waits for it");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.success());
 }
 
 /// A machine that has Node, and our package in a folder that was empty.

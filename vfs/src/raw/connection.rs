@@ -102,6 +102,14 @@ impl Connection {
         self.db.is_null()
     }
 
+    /// For how long it waits from now on for whoever has the file for himself.
+    pub(crate) fn waits(&self, busy_ms: u32) {
+        if !self.db.is_null() {
+            // SAFETY: R3: a connection that is open.
+            unsafe { (self.library.api.busy_timeout)(self.db, c_int::try_from(busy_ms).unwrap_or(c_int::MAX)) };
+        }
+    }
+
     /// One that was closed answers nothing.
     fn is_open(&self) -> Result<(), Failure> {
         if self.db.is_null() { Err(self.failure(code::BUSY)) } else { Ok(()) }
