@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
-"""Makes the packages, out of what was built before, with nothing but Python's standard library and `strip`.
+"""Makes the packages, out of what was built before, with nothing but Python's standard library and the linker's tools (`strip`, `ld`, `objcopy`, `ar`).
 
     python3 bindings/package.py KIND BUILT FOLDER
 
-BUILT is the folder that holds `liblittoral.so` and `littoral`, as cargo's `target/release` does. The package is put into FOLDER, and its path is printed.
-The version is the workspace's (Cargo.toml). The same input makes the same bytes. KIND is one of
+BUILT is the folder that holds `liblittoral.so`, `littoral` and, for KIND static, `liblittoral.a`, as cargo's `target/release` does. The package is put
+into FOLDER, and its path is printed. The version is the workspace's (Cargo.toml). The same input makes the same bytes. KIND is one of
 
     wheel      for Python: pip install takes it
     npm        for Node: npm install takes it
     c          header, pkg-config file and extension, to be unpacked under a prefix
+    static     header, pkg-config file and an archive to link with, for programs that bring everything along
     archive    the command line and the extension
     deb        the command line, the extension and the header for Debian and its kin
+    formula    a formula for Homebrew, of the archives that lie in FOLDER already
 """
 
 import base64
@@ -31,10 +33,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 TOP = HERE.parent
 LICENSES = ("LICENSE-APACHE", "LICENSE-MIT")
 LIBRARY = "liblittoral.so"
+ARCHIVE = "liblittoral.a"
+# What SQLite, or a program, calls: an archive gives no other names away.
+ENTRIES = ("sqlite3_littoral_init", "sqlite3_littoraldefault_init")
 PROGRAM = "littoral"
 # As others call the processors.
 NODES = {"x86_64": "x64", "aarch64": "arm64"}
 DEBIANS = {"x86_64": "amd64", "aarch64": "arm64"}
+BREWS = {"x86_64": "intel", "aarch64": "arm"}
 
 
 def version():
@@ -46,6 +52,21 @@ def stripped(program):
         copy = pathlib.Path(folder) / "copy"
         subprocess.run(["strip", "--strip-unneeded", "-o", copy, program], check=True)
         return copy.read_bytes()
+
+
+def closed(archive):
+    """An archive of one object whose only names are the entry points: what it is made of meets nothing of the program's, as another zstd or LMDB, or
+    another library that was written in Rust."""
+    with tempfile.TemporaryDirectory() as folder:
+        one, into = pathlib.Path(folder) / "littoral.o", pathlib.Path(folder) / ARCHIVE
+        subprocess.run(["ld", "-r", "-o", one, *(f"--undefined={name}" for name in ENTRIES), archive], check=True)
+        keep = [f"--keep-global-symbol={name}" for name in ENTRIES]
+        # Rust's own library brings its parts as LLVM's code, too: of several that lie in one section nobody can make anything.
+        drop = [f"--remove-section={name}" for name in (".llvmbc", ".llvmcmd")]
+        subprocess.run(["objcopy", "--strip-debug", *drop, *keep, one], check=True)
+        # D: neither times nor users.
+        subprocess.run(["ar", "rcD", into, one], check=True)
+        return into.read_bytes()
 
 
 def libc(library):
@@ -115,15 +136,16 @@ def npm(built, folder):
     return written(folder / f"littoral-{version()}.tgz", tarred(files))
 
 
-def under_a_prefix(built, programs, header):
+def under_a_prefix(built, programs, header, library=LIBRARY):
     """What lies where below a prefix."""
-    files = {f"lib/{LIBRARY}": (stripped(built / LIBRARY), True)}
+    files = {f"lib/{library}": (stripped(built / library), True) if library == LIBRARY else (closed(built / library), False)}
     if programs:
         files[f"bin/{PROGRAM}"] = (stripped(built / PROGRAM), True)
     documents = [TOP / name for name in LICENSES]
     if header:
+        config = (HERE / f"c/{'littoral' if library == LIBRARY else 'littoral-static'}.pc.in").read_text().replace("@VERSION@", version())
         files["include/littoral.h"] = ((HERE / "c/littoral.h").read_bytes(), False)
-        files["lib/pkgconfig/littoral.pc"] = ((HERE / "c/littoral.pc.in").read_text().replace("@VERSION@", version()).encode(), False)
+        files["lib/pkgconfig/littoral.pc"] = (config.encode(), False)
         documents += [HERE / "c/README.md", HERE / "c/example.c"]
     return files | {f"share/doc/littoral/{path.name}": (path.read_bytes(), False) for path in documents}
 
@@ -135,6 +157,11 @@ def unpacked_as(name, files, folder):
 
 def c(built, folder):
     return unpacked_as(f"littoral-c-{version()}-linux-{platform.machine()}", under_a_prefix(built, False, True), folder)
+
+
+def static(built, folder):
+    name = f"littoral-static-{version()}-linux-{platform.machine()}"
+    return unpacked_as(name, under_a_prefix(built, False, True, ARCHIVE), folder)
 
 
 def archive(built, folder):
@@ -168,8 +195,25 @@ def deb(built, folder):
     return written(folder / f"littoral_{version()}_{processor}.deb", packed)
 
 
+def formula(_, folder):
+    repository = re.search(r'^repository = "(.+)"', (TOP / "Cargo.toml").read_text(), re.M)[1]
+    text = (HERE / "homebrew/littoral.rb.in").read_text()
+    blocks = []
+    for processor, word in BREWS.items():
+        path = folder / f"littoral-{version()}-linux-{processor}.tar.gz"
+        if path.is_file():
+            url = f"{repository}/releases/download/v{version()}/{path.name}"
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            blocks.append(f'  on_{word} do\n    url "{url}"\n    sha256 "{digest}"\n  end\n')
+    if not blocks:
+        sys.exit(f"package.py: {folder} holds no archive of version {version()}: make KIND archive first")
+    for name, value in {"VERSION": version(), "REPOSITORY": repository, "ARCHIVES": "\n".join(blocks).rstrip("\n")}.items():
+        text = text.replace(f"@{name}@", value)
+    return written(folder / "littoral.rb", text.encode())
+
+
 if __name__ == "__main__":
-    kinds = {kind.__name__: kind for kind in (wheel, npm, c, archive, deb)}
+    kinds = {kind.__name__: kind for kind in (wheel, npm, c, static, archive, deb, formula)}
     if len(sys.argv) != 4 or sys.argv[1] not in kinds:
         sys.exit(__doc__)
     into = pathlib.Path(sys.argv[3])

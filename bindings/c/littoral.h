@@ -1,6 +1,7 @@
 /* SQLite databases that live in an object store: what a program in C calls, or in whatever else calls C.
  *
- * Link with -llittoral -lsqlite3 (`pkg-config --cflags --libs littoral`), say littoral_register() once, and open databases as
+ * Link with -llittoral -lsqlite3 (`pkg-config --cflags --libs littoral`), or with liblittoral.a, the program's own SQLite and what
+ * `pkg-config --static --libs littoral` lists; say littoral_register() once, and open databases as
  * file:app.db?vfs=littoral&remote=s3://bucket/prefix, with SQLITE_OPEN_URI among the flags.
  *
  * A program that loads extensions at run time needs none of this: sqlite3_load_extension(db, "liblittoral", NULL, &message).
@@ -22,12 +23,16 @@ int sqlite3_littoral_init(sqlite3 *db, char **message, const struct sqlite3_api_
 int sqlite3_littoraldefault_init(sqlite3 *db, char **message, const struct sqlite3_api_routines *routines);
 
 /* Makes the VFS "littoral", its functions and its tables known to this program's SQLite: for databases that are opened from now on.
- * `is_default` other than 0: also for those that name no VFS. Answers SQLite's code; calling it again does no harm. */
+ * `is_default` other than 0: also for those that name no VFS. Answers SQLite's code; calling it again does no harm. The program's SQLite calls
+ * the entry point with its own functions: it must be built without SQLITE_OMIT_LOAD_EXTENSION. */
 static inline int littoral_register(int is_default) {
   sqlite3 *db = 0;
-  int answer = sqlite3_auto_extension((void (*)(void))(is_default ? sqlite3_littoraldefault_init : sqlite3_littoral_init));
+  void (*entry)(void) = (void (*)(void))(is_default ? sqlite3_littoraldefault_init : sqlite3_littoral_init);
+  int answer = sqlite3_auto_extension(entry);
   if (answer == SQLITE_OK) answer = sqlite3_open(":memory:", &db);
   sqlite3_close(db);
+  /* It has registered what is called for each connection from here on, and is not needed again. */
+  sqlite3_cancel_auto_extension(entry);
   return answer;
 }
 

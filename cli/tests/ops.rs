@@ -624,12 +624,80 @@ fn the_alert_of_slow_checkpoints_fires_where_one_is_stopped_in_its_middle() {
 }
 
 #[test]
-fn every_alert_but_two_is_caused_in_a_test() {
+fn the_alert_of_slow_pages_fires_where_a_machine_only_reads_and_is_cleared_as_its_page_says() {
+    let Far { rig, network, _runtime } = Far::new();
+    rig.database("app.db");
+    rig.run(["checkpoint", "app.db"]).succeeds();
+    fs::create_dir(rig.path("reader")).unwrap();
+    let read = |row: u32| {
+        let sql = format!("SELECT id FROM t WHERE id = {row} AND length(body) > 100");
+        let told = rig.run(["shell", "reader/app.db", &sql]).succeeds().stdout.clone();
+        assert!(told.contains(&row.to_string()), "{told}");
+    };
+    read(1);
+    let served = Served::start(&rig, &["serve", "reader/app.db", "--listen", "127.0.0.1:0"]);
+    let fires = |name: &str| Watched { before: Scrape::default(), after: scrape(&served) }.fires(name);
+    // All that it has comes from the object store.
+    assert!(!fires("LittoralUnsafe"), "{}", served.get("/overview").body);
+    let slow = || {
+        network.far(Duration::from_millis(1_200), None);
+        read(5000);
+    };
+    let near = || {
+        network.far(Duration::ZERO, None);
+        read(2500);
+        rig.run(["hydrate", "reader/app.db"]).succeeds();
+    };
+    caused(&served, &["LittoralPagesSlow"], slow, near);
+    assert!(!rig.path("reader/.littoral/store.toml").exists(), "who reads needs no store");
+    assert_eq!(rig.json(["open", "reader/app.db"])["sparse"], false);
+}
+
+#[test]
+fn the_alert_of_a_manifest_that_cannot_be_written_fires_where_its_file_may_not_grow_and_is_cleared_by_room() {
+    let mut rig = Rig::new();
+    rig.database("app.db");
+    rig.set("LITTORAL_REMOTE", &rig.url("remote"));
+    fs::create_dir(rig.path("remote")).unwrap();
+    rig.run(["checkpoint", "app.db"]).succeeds();
+    let served = serving(&rig);
+    let manifest = rig.path(".littoral/manifest/data.mdb");
+    let full = || {
+        let mut failed = 0;
+        for nth in 0..400 {
+            let update = format!("UPDATE t SET body = hex(randomblob(60)) WHERE id = {}", 1 + nth);
+            rig.run(["shell", "app.db", &update]).succeeds();
+            // No file may become longer than the manifest's is: what else is written is shorter.
+            let kilobytes = fs::metadata(&manifest).unwrap().len() / 1024;
+            let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$0\" \"$@\"");
+            let run = rig.run_below(&["bash", "-c", &script], ["checkpoint", "app.db"]);
+            if run.code != Some(0) {
+                run.fails(1, &["no room for the local manifest"]);
+                failed += 1;
+            }
+            if failed == 2 {
+                return;
+            }
+        }
+        panic!("only {failed} writes failed of a manifest of {} bytes", fs::metadata(&manifest).unwrap().len());
+    };
+    let room = || {
+        rig.run(["checkpoint", "app.db"]).succeeds();
+        rig.run(["verify", "app.db"]).succeeds();
+        rig.run(["drill", "app.db"]).succeeds();
+    };
+    caused(&served, &["LittoralManifestWriteErrors", "LittoralCheckpointsFail"], full, room);
+    rig.run(["restore", "app.db", "back.db"]).succeeds();
+    let all = "SELECT count(*), group_concat(body) FROM (SELECT body FROM t ORDER BY id)";
+    assert_eq!(sql(&rig.path("back.db"), all), sql(&rig.path("app.db"), all));
+}
+
+#[test]
+fn every_alert_is_caused_in_a_test() {
     let text = fs::read_to_string(top().join("cli/tests/ops.rs")).unwrap();
     let is_caused = |name: &String| text.contains(&format!("\"{name}\""));
     let uncaused: Vec<String> = alerts().into_iter().map(|(name, ..)| name).filter(|name| !is_caused(name)).collect();
-    // Of a disk that is full at the very moment when a record is published and not yet noted; and of readers that wait.
-    assert_eq!(uncaused, [concat!("LittoralManifest", "WriteErrors"), concat!("LittoralPages", "Slow")]);
+    assert!(alerts().len() > 15 && uncaused.is_empty(), "{uncaused:?}");
 }
 
 #[test]

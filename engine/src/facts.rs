@@ -13,6 +13,7 @@ use crate::copies::{self, Stand};
 use crate::error::EngineError;
 use crate::exec::checkpoint::dirty_bytes;
 use crate::exec::coalesce::debt;
+use crate::follow::Place as Followed;
 use crate::hand_over::NOBODY;
 use crate::jobs::{Seen, look};
 use crate::leases::{Leases, Standing as LeaseStanding};
@@ -32,6 +33,7 @@ use littoral_types::{
     Change, ChangeSeq, ChunkId, Geometry, JobState, Lease, Lsn, Position, RecordKind, Seq, VolumeRow,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Chunks that are told one by one: of a database beyond 256 GB the first ones.
@@ -50,7 +52,7 @@ pub struct Facts {
     pub volume: String,
     /// What it is called.
     pub name: String,
-    /// Its store, where there is one.
+    /// Its store, where there is one; or the folder in which those are counted who only read it here.
     pub store: Option<PathBuf>,
     /// What is known here of its volume.
     pub row: Option<VolumeRow>,
@@ -157,12 +159,32 @@ struct Memory {
 #[derive(Debug, Default)]
 pub struct Looker {
     memory: BTreeMap<PathBuf, Memory>,
+    marks: BTreeMap<PathBuf, (Stamp, bool)>,
 }
+
+/// What tells a file from the one that was looked at: its inode, its length, when it was written.
+type Stamp = (u64, u64, i64, i64);
 
 impl Looker {
     /// Forgets all others.
     pub fn keep(&mut self, databases: &BTreeSet<PathBuf>) {
         self.memory.retain(|database, _| databases.contains(database));
+        self.marks.retain(|database, _| databases.contains(database));
+    }
+
+    /// Whether a replica stands at a path. Its file is opened once, however often it is asked: one that is none stays open (rule S9).
+    fn is_replica(&mut self, root: &Path, database: &Path) -> bool {
+        let place = Followed::of(root, database);
+        let Some(found) = place.root.exists().then(|| std::fs::metadata(database).ok()).flatten() else { return false };
+        let stamp = (found.ino(), found.len(), found.mtime(), found.mtime_nsec());
+        match self.marks.get(database) {
+            Some((known, is_replica)) if *known == stamp => *is_replica,
+            _ => {
+                let is_replica = place.is_replica();
+                self.marks.insert(database.to_owned(), (stamp, is_replica));
+                is_replica
+            }
+        }
     }
 
     /// How a database stands.
@@ -181,12 +203,13 @@ impl Looker {
             Some(manifest) => manifest.volume(&place.volume.value)?.filter(|row| Some(row.meta.id) == id),
             None => None,
         };
+        let root = place.store_root.as_deref();
+        let is_replica = row.is_none() && root.is_some_and(|root| self.is_replica(root, &database));
         let memory = self.memory.entry(database.clone()).or_default();
         match (&manifest, &row) {
             (Some(manifest), Some(row)) => memory.look(&**manifest, row)?,
             _ => *memory = Memory::default(),
         }
-        let root = place.store_root.as_deref();
         let peek = root.map(|root| peek(root, &database)).transpose()?.flatten();
         let sparse = root.map(|root| peek_sparse(root, &database)).transpose()?.flatten();
         let chunks = match (&row, root) {
@@ -215,7 +238,11 @@ impl Looker {
         let log_waits = log.map(|last| last.0.saturating_sub(there.0));
         let standing = Standing {
             is_log,
-            is_published: row.as_ref().is_some_and(|row| is_log || row.tail.figures.page_size.is_some()),
+            is_published: match &row {
+                Some(row) => is_log || row.tail.figures.page_size.is_some(),
+                // Whoever only reads it here has it from the object store.
+                None => sparse.is_some() || is_replica,
+            },
             commits_waiting: log_waits.unwrap_or(peek.as_ref().map_or(0, |peek| peek.commits_since)),
             waiting_ms,
             // Who ships for programs that do not does so as often as anybody.
@@ -233,7 +260,7 @@ impl Looker {
         Ok(Facts {
             volume: place.url(),
             name: place.volume.value.to_string(),
-            store: place.store.as_ref().map(|store| store.root().to_owned()),
+            store: place.account_root(),
             peek,
             sparse,
             trouble,
@@ -247,7 +274,7 @@ impl Looker {
             log,
             upkeep,
             quota: open::quota_use(place, settings)?,
-            spent: place.store.as_ref().map(|store| open::account(store.root(), settings, components).this_month()),
+            spent: place.account(settings, components).map(|account| account.this_month()),
             copies,
             safety: safety(&standing),
             database,
@@ -366,19 +393,16 @@ fn behind(stand: &Stand) -> Option<String> {
     Some(format!("the copy at {} is not brought up: {why}", stand.url))
 }
 
-/// How a place's store stands.
+/// How a place's store stands; of one that is only read here, what its readers count.
 pub fn of_store(
     place: &Place,
     settings: &Settings,
     components: &Components,
 ) -> Result<Option<StoreFacts>, EngineError> {
-    let Some(store) = &place.store else { return Ok(None) };
+    let Some(account) = place.account(settings, components) else { return Ok(None) };
+    let jobs = place.store.as_ref().map(look).transpose()?.flatten().unwrap_or_default();
     let leases = Leases::of(place, components)?.map(|leases| leases.all()).transpose()?.unwrap_or_default();
-    Ok(Some(StoreFacts {
-        meters: open::account(store.root(), settings, components).meters(),
-        jobs: look(store)?.unwrap_or_default(),
-        leases,
-    }))
+    Ok(Some(StoreFacts { meters: account.meters(), jobs, leases }))
 }
 
 /// The newest entries of a store's change log, the oldest of them first.

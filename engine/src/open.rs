@@ -11,6 +11,7 @@ use crate::error::EngineError;
 use crate::log::Log;
 use crate::preview::Existing;
 use crate::settings::{Origin, Setting, Settings};
+use crate::telemetry::{CountedManifest, manifest_write_failed};
 use crate::volume::{Stores, Target};
 use littoral_format as format;
 use littoral_local::holdings::{Held, Holdings, Limits, SaidQuota};
@@ -200,6 +201,17 @@ impl Place {
         format!("{}/{}", self.remote.value, self.volume.value)
     }
 
+    /// The folder of its account: its store's, or, where there is no store, that in which somebody who only reads it has begun one.
+    pub fn account_root(&self) -> Option<PathBuf> {
+        let of_readers = || self.store_root.clone().filter(|root| Account::path_of(root).exists());
+        self.store.as_ref().map(|store| store.root().to_owned()).or_else(of_readers)
+    }
+
+    /// Its account, where there is one.
+    pub fn account(&self, settings: &Settings, components: &Components) -> Option<Arc<dyn Spending>> {
+        Some(account(&self.account_root()?, settings, components))
+    }
+
     /// The volume's log, and the meter of what reading it costs.
     pub fn log(&self, settings: &Settings, components: &Components) -> Result<(Log, Arc<Counting>), EngineError> {
         if self.is_unmade {
@@ -227,12 +239,15 @@ impl Place {
             return Err(EngineError::NoVolume(self.url()));
         }
         self.allows(Flag::EnableColdScan, settings)?;
-        let account = match (&self.store, &settings.store) {
-            (Some(store), _) => account(store.root(), settings, components),
+        let is_kept = |root: &Path| {
+            Ok::<_, EngineError>(
+                Account::path_of(root).exists() || Store::open(root, StoreOptions::default())?.is_some(),
+            )
+        };
+        let account = match (self.account_root(), &settings.store) {
+            (Some(root), _) => account_or_own(&root, settings, components)?,
             // Of a volume that is no database of this store's: its pace all the same.
-            (None, Some(said)) if Store::open(&said.value, StoreOptions::default())?.is_some() => {
-                account(&said.value, settings, components)
-            }
+            (None, Some(said)) if is_kept(&said.value)? => account_or_own(&said.value, settings, components)?,
             (None, Some(said)) => {
                 return Err(EngineError::Settings(format!(
                     "{}: there is no store at {} whose pace a cold scan could share: leave it out, and this process has one of its own",
@@ -290,11 +305,11 @@ impl Place {
         Ok((existing, counting))
     }
 
-    /// A remote that is charged to the store, where there is one.
+    /// A remote that is charged to its account, where there is one.
     fn counted(&self, remote: Arc<dyn Remote>, settings: &Settings, components: &Components) -> Arc<Counting> {
         let counting = Counting::new(remote);
-        Arc::new(match &self.store {
-            Some(store) => counting.charged_to(account(store.root(), settings, components)),
+        Arc::new(match self.account(settings, components) {
+            Some(account) => counting.charged_to(account),
             None => counting,
         })
     }
@@ -383,7 +398,7 @@ pub fn stores(
     let root = place.store_root.clone().unwrap_or_else(|| Store::default_root(database));
     let store = Store::open_or_create(&root, &*components.entropy, StoreOptions::default())?;
     let account = account(&root, settings, components);
-    let remote = Arc::new(Counting::new(opened).charged_to(account));
+    let remote = Arc::new(Counting::new(opened).charged_to(account.clone()));
     let spool = Spool::of(&root, settings.room());
     let copies = copies(settings, components)?;
     let written: Arc<dyn Remote> = match copies.is_empty() {
@@ -402,7 +417,10 @@ pub fn stores(
         store.unbind(*id)?;
         store.bind(database, volume, *id, &remote.url())?;
     }
-    let manifest = Arc::new(LmdbManifest::open(&store.manifest_dir())?);
+    let manifest = LmdbManifest::open(&store.manifest_dir());
+    // To open it is to write, too: its tables are made.
+    let manifest = Arc::new(manifest.inspect_err(|error| manifest_write_failed(&*account, error))?);
+    let manifest = Arc::new(CountedManifest { manifest, account });
     Ok((Stores { store, manifest, remote: written }, remote))
 }
 
@@ -472,18 +490,36 @@ pub fn log_at(url: &str, name: &VolumeName, settings: &Settings, components: &Co
 
 /// The account of a store: what its processes spend, and how fast they may work. One that cannot be kept keeps nobody from his work.
 pub fn account(root: &Path, settings: &Settings, components: &Components) -> Arc<dyn Spending> {
-    let clock = &components.clock;
-    let opened = Account::open(root, paces(settings), clock.clone()).and_then(|account| {
-        let Some((tenant, paces)) = tenant_paces(settings) else { return Ok(account) };
-        Ok(account.with_tenant(Account::open(&Account::of_tenant(root, tenant), paces, clock.clone())?))
-    });
-    match opened {
-        Ok(account) => Arc::new(account),
+    match kept_account(root, settings, components) {
+        Ok(account) => account,
         Err(error) => {
             tracing::warn!(%error, "what is asked of the object store is not counted, and nothing keeps to a pace");
             Arc::new(Uncounted)
         }
     }
+}
+
+fn kept_account(root: &Path, settings: &Settings, components: &Components) -> Result<Arc<dyn Spending>, LocalError> {
+    let clock = &components.clock;
+    let account = Account::open(root, paces(settings), clock.clone())?;
+    let Some((tenant, paces)) = tenant_paces(settings) else { return Ok(Arc::new(account)) };
+    Ok(Arc::new(account.with_tenant(Account::open(&Account::of_tenant(root, tenant), paces, clock.clone())?)))
+}
+
+/// Begins the account of those who keep pages of a place here and have no store, as readers do: from then on they are counted together, and
+/// whoever is asked here can tell. Nothing is begun where there is a store, which has one, or nothing that could be read.
+pub fn begin_account(place: &Place, settings: &Settings, components: &Components) {
+    if let (None, Some(root), false) = (&place.store, &place.store_root, place.is_unmade) {
+        account(root, settings, components);
+    }
+}
+
+/// The account of a store for who keeps a pace: where it cannot be kept, as on a medium that is only read, this process has a pace of its own.
+fn account_or_own(root: &Path, settings: &Settings, components: &Components) -> Result<Arc<dyn Spending>, EngineError> {
+    kept_account(root, settings, components).or_else(|error| {
+        tracing::warn!(%error, "what this scan asks of the object store is not counted, and its pace is its own");
+        account_of_this_process(settings, components)
+    })
 }
 
 /// The same where there is no store: all of this process that have none share it.

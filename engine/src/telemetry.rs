@@ -10,8 +10,14 @@
 
 use crate::components::Components;
 use crate::error::EngineError;
-use littoral_ports::{Counter, ManifestError, Quota, QuotaExhausted, Recovery, Reservation, Spending, Timed};
-use littoral_types::{Epoch, Job, Position, Seq};
+use littoral_ports::{
+    Batch, Chunks, Counter, LeaseChange, Leased, Manifest, ManifestError, Quota, QuotaExhausted, Recovery, Reservation,
+    Spending, Timed,
+};
+use littoral_types::{
+    Change, ChangeSeq, ChunkId, ChunkRow, DeltaId, Epoch, Intent, Job, JobId, Lease, ObjectMark, PageIdentity, PageNo,
+    PageOwner, Position, Seq, SessionMark, StagedBlob, TakenAway, VolumeId, VolumeName, VolumeRow,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -116,6 +122,62 @@ pub(crate) fn manifest_write_failed(account: &dyn Spending, error: &ManifestErro
     if matches!(error, ManifestError::Full(_) | ManifestError::Failed(_) | ManifestError::Corrupt(_)) {
         account.count(Counter::ManifestWriteErrors, 1);
     }
+}
+
+/// A manifest that counts the writes to it that failed, whoever wanted to write what: a record's rows, a lease, a job.
+#[derive(Debug)]
+pub(crate) struct CountedManifest {
+    pub(crate) manifest: Arc<dyn Manifest>,
+    pub(crate) account: Arc<dyn Spending>,
+}
+
+impl CountedManifest {
+    fn read<T>(&self, answer: Result<T, ManifestError>) -> Result<T, ManifestError> {
+        answer
+    }
+
+    fn write<T>(&self, answer: Result<T, ManifestError>) -> Result<T, ManifestError> {
+        answer.inspect_err(|error| manifest_write_failed(&*self.account, error))
+    }
+}
+
+macro_rules! counted {
+    ($($how:ident $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty;)*) => {
+        impl Manifest for CountedManifest {
+            $(fn $name(&self, $($argument: $kind),*) -> Result<$answer, ManifestError> {
+                self.$how(self.manifest.$name($($argument),*))
+            })*
+        }
+    };
+}
+
+counted! {
+    read volume(name: &VolumeName) -> Option<VolumeRow>;
+    read volumes() -> Vec<VolumeRow>;
+    write commit(volume: &VolumeId, batch: &Batch) -> Option<ChangeSeq>;
+    read row(volume: &VolumeId, chunk: ChunkId) -> Option<ChunkRow>;
+    read has_base(volume: &VolumeId, chunk: ChunkId) -> bool;
+    read rows(volume: &VolumeId, from: ChunkId, max: usize) -> Chunks;
+    read deltas(volume: &VolumeId, from: ChunkId, max: usize) -> Chunks;
+    read newest_delta(volume: &VolumeId, page: PageNo) -> Option<DeltaId>;
+    read identities(volume: &VolumeId, from: PageNo, max: usize) -> Vec<Option<PageIdentity>>;
+    read sessions(volume: &VolumeId) -> Vec<SessionMark>;
+    read objects(volume: &VolumeId) -> Vec<ObjectMark>;
+    read owners(volume: &VolumeId, from: PageNo, max: usize) -> Vec<PageOwner>;
+    read intent(volume: &VolumeId) -> Option<Intent>;
+    read job(volume: &VolumeId) -> Option<(Seq, Vec<StagedBlob>)>;
+    read leases() -> Vec<Lease>;
+    write lease(change: &LeaseChange) -> Leased;
+    read taken_away(max: usize) -> Vec<TakenAway>;
+    read jobs_told() -> Vec<Job>;
+    write tell_job(id: JobId, job: Option<&Job>) -> ();
+    write tell_jobs(all: &[Job]) -> ();
+    read changes(after: ChangeSeq, max: usize) -> Vec<Change>;
+    read changes_since(volume: &VolumeId, after: Seq) -> Vec<Change>;
+    write subscribe(cursor: &str) -> ChangeSeq;
+    write acknowledge(cursor: &str, change: ChangeSeq) -> ();
+    write unsubscribe(cursor: &str) -> ();
+    write trim() -> u64;
 }
 
 /// A quota that counts how often there was no room.

@@ -10,7 +10,7 @@ use crate::sql::Refusal;
 use crate::work::{self, Ground};
 use littoral_engine::EngineError;
 use littoral_engine::follow::{FollowError, Options, Place, Reader, Replica};
-use littoral_engine::open::store_root;
+use littoral_engine::open::{self, store_root};
 use littoral_types::{PageNo, Position};
 use std::ffi::c_int;
 use std::path::Path;
@@ -35,6 +35,7 @@ pub(crate) fn open(database: &Path, said: &Said, read_only: bool) -> Result<Repl
             database.display()
         ));
     }
+    open::begin_account(&place, &said.settings, &components);
     let (log, meter) = place.log(&said.settings, &components).map_err(told)?;
     let components = components.charged_to(meter.account());
     let options = Options { poll_ms: said.settings.poll_ms.value, quota: said.settings.quota.value };

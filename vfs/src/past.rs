@@ -21,7 +21,7 @@ use crate::sparse::{MAGIC, Sparse, SparseError};
 use crate::sql::{Cell, Refusal};
 use crate::work::{self, Ground, WorkError};
 use littoral_engine::exec::at::{Found, find};
-use littoral_engine::open::store_root;
+use littoral_engine::open::{self, store_root};
 use littoral_engine::past::PastFiles;
 use littoral_engine::tracker::residency::Origin;
 use littoral_engine::{EngineError, Lazy};
@@ -103,6 +103,9 @@ impl Past {
         let at = moment.map_or(At::Newest, |moment| moment.as_of(components.clock.wall_ms()));
         let (wanted, machine) = (at.clone(), components.clone());
         let is_cold = settings.cold.value;
+        if !is_cold {
+            open::begin_account(&place, &settings, &components);
+        }
         let deadline = if is_cold { cold::DEADLINE } else { OPEN_DEADLINE };
         let found = work::run(deadline, async move || {
             let (log, meter, _) = match is_cold {

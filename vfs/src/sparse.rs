@@ -22,7 +22,7 @@ use crate::work::{self, Ground, WorkError};
 use ahead::{Ahead, Recent};
 use littoral_engine::exec::restore::At;
 use littoral_engine::lazy::Lazy;
-use littoral_engine::open::{Counting, Place, Totals};
+use littoral_engine::open::{self, Counting, Place, Totals};
 use littoral_engine::past::PastFile;
 use littoral_engine::readahead::Readahead;
 use littoral_engine::tracker::residency::{Installing, Opening, Origin, Residency, materialise};
@@ -114,6 +114,7 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
         return Ok(None);
     }
     let Ground { place, said, components } = work::ground_of(place, said);
+    open::begin_account(&place, &said.settings, &components);
     let url = place.url();
     let opened = work::run(FETCH_DEADLINE, async move || {
         let (log, meter, sides) = place.log_or_copy(&said.settings, &components)?;
@@ -479,6 +480,7 @@ impl Sparse {
             return Ok(reader.clone());
         }
         let Ground { place, said, components } = work::ground(&self.database, &self.said).map_err(WorkError::from)?;
+        open::begin_account(&place, &said.settings, &components);
         let before = lazy.clone();
         let (owned, wal) = (self.residency.owned(), self.wal());
         let opened = work::run(FETCH_DEADLINE, async move || {

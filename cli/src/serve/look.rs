@@ -76,7 +76,7 @@ fn facts(looker: &mut Looker, door: &Door, path: &Path, look: &mut Look) -> anyh
     look.at_ms = components.clock.wall_ms();
     let place = Place::of_database(path, &settings)?;
     let none = Vec::new();
-    let jobs = match place.store.as_ref().map(|store| store.root().to_owned()) {
+    let jobs = match place.account_root() {
         None => &none,
         Some(root) => {
             let store = look.stores.entry(root).or_insert_with(|| {

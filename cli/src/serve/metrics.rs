@@ -566,8 +566,9 @@ What `/metrics` of [serve](cli.md#serve-file), and of a [worker](cli.md#worker-f
 written by the code: a test compares them.
 
 Counters and histograms are those of the *store*, of all of its processes together: they are kept in its account (`.littoral/account1`), outlive whoever
-counted, and begin anew only where that file is removed. Gauges are as of the moment of the question. To ask costs the object store no request.
-`store` is the store's folder, `volume` the volume's name: there are as many series as databases are served, whatever anybody writes into them.
+counted, and begin anew only where that file is removed. A machine that only reads a volume has no store: its readers, its replicas and those who look at a moment
+of the past keep the account beside their pages. Gauges are as of the moment of the question. To ask costs the object store no request.
+`store` is the store's folder, or that of those pages, `volume` the volume's name: there are as many series as databases are served, whatever anybody writes into them.
 Alerts and a Grafana dashboard on these are in [ops](../ops/README.md), what to do in the [runbooks](runbooks/README.md).
 
 ";

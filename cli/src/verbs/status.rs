@@ -14,7 +14,7 @@ use littoral_engine::holes::bytes_on_disk;
 use littoral_engine::exec::prune::named_snapshots;
 use littoral_engine::log::terms::{End, Term};
 use littoral_engine::budget::Budget;
-use littoral_engine::open::{Place, QuotaUse, account, budget, quota_use};
+use littoral_engine::open::{Place, QuotaUse, budget, quota_use};
 use littoral_engine::settings::{Money, Settings};
 use littoral_engine::tracker::peek::{Peek, PeekSparse, peek, peek_sparse};
 use littoral_ports::Spendings;
@@ -84,7 +84,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         .collect();
     let now = components.clock.wall_ms();
     let copies = stands(&place, &settings, now)?;
-    let spent = place.store.as_ref().map(|store| account(store.root(), &settings, &components).this_month());
+    let spent = place.account(&settings, &components).map(|account| account.this_month());
     let mut json = json!({
         "verb": "status",
         "volume": place.url(),

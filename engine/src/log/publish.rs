@@ -14,7 +14,6 @@ use crate::components::Components;
 use crate::error::EngineError;
 use crate::leases::{Held, Leases, Wanted};
 use crate::logs::tables::Tables;
-use crate::telemetry;
 use bytes::Bytes;
 use littoral_format as format;
 use littoral_format::keys;
@@ -241,8 +240,7 @@ impl Writer {
     }
 
     fn keep(&self, volume: &VolumeId, batch: &Batch) -> Result<(), EngineError> {
-        let kept = self.manifest.commit(volume, batch);
-        kept.inspect_err(|error| telemetry::manifest_write_failed(&*self.components.account, error))?;
+        self.manifest.commit(volume, batch)?;
         Ok(())
     }
 

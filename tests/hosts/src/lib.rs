@@ -30,6 +30,25 @@ pub struct Built {
     pub littoral: PathBuf,
 }
 
+/// The same extension as an archive to link with, beside the others: what makes a package of it looks there.
+pub fn built_archive() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let into = built().extension.parent().unwrap();
+        let target = into.parent().unwrap();
+        let lock = File::create(into.join("lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(room().join("../..")).env("CARGO_TARGET_DIR", target);
+        cargo.args(["rustc", "--quiet", "--locked", "-p", "littoral-ext", "--crate-type", "staticlib"]);
+        said(&mut cargo);
+        let archive = into.join("liblittoral.a");
+        fs::copy(target.join("debug/liblittoral.a"), into.join("new.a")).unwrap();
+        fs::rename(into.join("new.a"), &archive).unwrap();
+        archive
+    })
+}
+
 /// The extension and the command line, as a user would build them.
 pub fn built() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();

@@ -197,7 +197,10 @@ fn a_scan_writes_nothing_and_says_why() {
 fn a_scan_goes_at_the_pace_of_its_store_and_of_its_tenant() {
     let rig = Rig::new();
     let file = "scan_requests = 1000\ntenant = 'acme'\n[tenants]\nacme = { scan_rate = '1MB' }\n";
-    for (machine, parameters, settings) in [("one", "&cold=1&scan_rate=1MB", ""), ("two", "&cold=1", file)] {
+    // Where no account can be kept, as on a medium that is only read, the pace is that of the process.
+    fs::create_dir_all(rig.folder("three").join(".littoral/account1")).unwrap();
+    let rate = "&cold=1&scan_rate=1MB";
+    for (machine, parameters, settings) in [("one", rate, ""), ("two", "&cold=1", file), ("three", rate, "")] {
         fs::write(rig.folder(machine).join("littoral.toml"), settings).unwrap();
         let script = format!("{SUM} SELECT value FROM littoral_status WHERE name = 'fetched';");
         let began = Instant::now();
@@ -209,6 +212,44 @@ fn a_scan_goes_at_the_pace_of_its_store_and_of_its_tenant() {
         let least = bytes / 1e6;
         // How far it may fall behind its pace is for a quiet machine to show (bench `--test scans`); here it only may not hang.
         assert!(took > 0.95 * least && took < least + 60.0, "{bytes} bytes in {took} s");
+    }
+}
+
+/// Requests that read, as an account has counted them this month.
+fn reads(account: &Path) -> u64 {
+    u64::from_le_bytes(fs::read(account).unwrap()[24..32].try_into().unwrap())
+}
+
+#[test]
+fn whoever_only_reads_and_keeps_pages_is_counted_beside_them_and_a_scan_begins_no_account_and_is_charged_to_one() {
+    let rig = Rig::new();
+    assert_eq!(rig.run("nobody", "&cold=1", SUM), SECOND);
+    assert_eq!(fs::read_dir(rig.folder("nobody")).unwrap().count(), 0, "nothing is kept");
+    for (machine, parameters, sum) in [
+        ("lazy", "", SECOND),
+        ("past", &*format!("&at={}", rig.first), FIRST),
+        ("replica", "&mode=ro&follow=1", SECOND),
+    ] {
+        assert_eq!(rig.run(machine, parameters, SUM), sum, "{machine}");
+        let folder = rig.folder(machine).join(".littoral");
+        assert!(!folder.join("store.toml").exists(), "{machine}: who reads needs no store");
+        let account = folder.join("account1");
+        let first = reads(&account);
+        assert!(first > 2, "{machine}: {first} requests of the first process");
+        // Another process. A replica asks for nothing where there is no news.
+        let mut count = sum.split('|').next().unwrap();
+        if machine == "replica" {
+            rig.run("here", "", "INSERT INTO t VALUES (70000, 'x'); PRAGMA littoral_sync;");
+            count = "20002";
+        }
+        assert_eq!(rig.run(machine, parameters, "SELECT count(*) FROM t;"), count, "{machine}");
+        let then = reads(&account);
+        assert!(then > first, "{machine}: {then} requests of two processes");
+        if machine == "lazy" {
+            assert_eq!(rig.run(machine, "&cold=1", SUM), SECOND);
+            let scanned = reads(&account);
+            assert!(scanned > then + 4, "{scanned} requests with those of a scan");
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
 
 use littoral_hosts::packages::{Installed, frameworks, made, package, unpacked};
-use littoral_hosts::{Place, WRITTEN, built, command, program, room, said};
+use littoral_hosts::{Place, WRITTEN, built, built_archive, command, program, room, said};
 use littoral_test_s3::S3Server;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// What hosts wrote, as they show it themselves.
@@ -168,12 +169,12 @@ fn the_types_for_node_name_every_setting_that_there_is() {
     assert_eq!(sorted(named), sorted(listed));
 }
 
-/// Compiles the example with what is said behind it, and gives the program.
-fn compile(place: &Place, words: &str) -> Command {
-    let example = room().join("../../bindings/c/example.c");
+/// Compiles a program, ours or one of the package's, with what is said behind it, and gives it.
+fn compile(place: &Place, source: &str, words: &str) -> Command {
+    let source = room().join("../../bindings/c").join(source);
     let mut shell = command("bash");
     shell.current_dir(place.machine());
-    said(shell.args(["-euc", &format!("cc -Wall -Wextra -Werror {} {words} -o example", example.display())]));
+    said(shell.args(["-euc", &format!("cc -Wall -Wextra -Werror {} {words} -o example", source.display())]));
     command(place.machine().join("example"))
 }
 
@@ -196,17 +197,77 @@ fn a_program_in_c_is_compiled_with_the_package_by_pkg_config_and_another_machine
         let config = format!("PKG_CONFIG_PATH={}/lib/pkgconfig pkg-config", prefix.display());
         let version = said(command("bash").args(["-euc", &format!("{config} --modversion littoral")]));
         assert_eq!(version.trim_end(), env!("CARGO_PKG_VERSION"));
-        let mut example = compile(place, &format!("$({config} --cflags --libs littoral)"));
+        let mut example = compile(place, "example.c", &format!("$({config} --cflags --libs littoral)"));
         example.env("LD_LIBRARY_PATH", prefix.join("lib"));
         example
     });
 }
 
+/// The package to link with, unpacked.
+fn to_link_with() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        built_archive();
+        let prefix = built().extension.with_file_name("installed").join("static");
+        let _ = fs::remove_dir_all(&prefix);
+        fs::create_dir_all(&prefix).unwrap();
+        said(command("tar").arg("xf").arg(package("static")).args(["--strip-components=1", "-C"]).arg(&prefix));
+        prefix
+    })
+}
+
+/// What a program asks the loader for.
+fn loads(program: &Path) -> String {
+    said(command("ldd").arg(program))
+}
+
+#[test]
+fn a_program_in_c_links_the_archive_with_the_systems_sqlite_or_its_own_and_brings_everything_along() {
+    let prefix = to_link_with();
+    let config = format!("PKG_CONFIG_PATH={}/lib/pkgconfig pkg-config", prefix.display());
+    // As the page of the package says.
+    let of_system = format!("$({config} --static --cflags --libs littoral)");
+    let of_its_own = format!(
+        "-I{}/include $({config} --variable=archive littoral) -l:libsqlite3.a $({config} --variable=system littoral)",
+        prefix.display()
+    );
+    for (words, has_sqlite) in [(&of_system, true), (&of_its_own, false)] {
+        let place = Place::new();
+        compile(&place, "example.c", words);
+        let loaded = loads(&place.machine().join("example"));
+        assert!(!loaded.contains("liblittoral") && loaded.contains("libsqlite3") == has_sqlite, "{loaded}");
+        an_example_goes_on_elsewhere(&place, |place| compile(place, "example.c", words));
+    }
+    // Names that a program might have, too, are nobody else's.
+    let names = said(command("nm").args(["--defined-only", "--extern-only"]).arg(prefix.join("lib/liblittoral.a")));
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    assert_eq!(names, ["sqlite3_littoral_init", "sqlite3_littoraldefault_init"]);
+    let wanted = said(command("nm").arg("--undefined-only").arg(prefix.join("lib/liblittoral.a")));
+    assert!(
+        wanted.contains("memcpy") && !wanted.contains("sqlite3_"),
+        "the archive wants a SQLite of its own: {wanted}"
+    );
+}
+
+#[test]
+fn a_program_in_c_that_registers_us_keeps_its_other_extensions_and_opens_databases_in_any_way() {
+    for (prefix, flags) in [(&*unpacked().prefix, ""), (to_link_with(), "--static")] {
+        let place = Place::new();
+        let config = format!("PKG_CONFIG_PATH={}/lib/pkgconfig pkg-config", prefix.display());
+        let script = room().join("scripts/register.c");
+        let words = format!("$({config} {flags} --cflags --libs littoral)");
+        let mut program = compile(&place, script.to_str().unwrap(), &words);
+        program.current_dir(place.machine()).env("LD_LIBRARY_PATH", prefix.join("lib"));
+        assert_eq!(said(&mut program), format!("{}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
 #[test]
 fn the_same_extension_makes_the_same_packages_of_one_version_and_they_hold_it_stripped() {
     let other = tempfile::tempdir().unwrap();
+    built_archive();
     let whole = fs::metadata(&built().extension).unwrap().len();
-    for kind in ["wheel", "npm", "c"] {
+    for kind in ["wheel", "npm", "c", "static"] {
         let packages = [package(kind), made(kind, other.path())];
         let name = packages[0].file_name().unwrap().to_str().unwrap();
         assert!(name.contains(env!("CARGO_PKG_VERSION")), "{name}");
@@ -220,11 +281,12 @@ fn the_same_extension_makes_the_same_packages_of_one_version_and_they_hold_it_st
 fn a_release_is_installed_by_its_script_as_it_is_checked_and_not_at_all_where_it_is_not_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let (dist, prefix) = (folder.path().join("dist"), folder.path().join("prefix"));
+    built_archive();
     let mut release = command("bash");
     release.arg(room().join("../../bindings/release.sh")).arg(&dist).arg("--built");
     said(release.arg(built().extension.parent().unwrap()));
     let listed = fs::read_to_string(dist.join("SHA256SUMS")).unwrap();
-    assert_eq!(listed.lines().count(), 6, "{listed}");
+    assert_eq!(listed.lines().count(), 8, "{listed}");
     said(command("sha256sum").current_dir(&dist).args(["--check", "--quiet", "SHA256SUMS"]));
     let install = |from: &[&str]| {
         let mut script = command("sh");
@@ -266,10 +328,35 @@ fn a_release_is_installed_by_its_script_as_it_is_checked_and_not_at_all_where_it
         assert!(unpacked.join(file).is_file(), "{file}");
     }
 
+    // Homebrew is told of the archive that lies there, and of what it is.
+    let formula = fs::read_to_string(dist.join("littoral.rb")).unwrap();
+    let said_of = |word: &str| {
+        let line =
+            formula.lines().find_map(|line| line.trim().strip_prefix(word)?.strip_prefix(" \"")?.strip_suffix('"'));
+        line.unwrap_or_else(|| panic!("{word} is not in {formula}")).to_owned()
+    };
+    let (url, sum) = (said_of("url"), said_of("sha256"));
+    let (place, name) = url.rsplit_once('/').unwrap();
+    assert_eq!(place, format!("{}/releases/download/v{}", env!("CARGO_PKG_REPOSITORY"), env!("CARGO_PKG_VERSION")));
+    assert!(listed.contains(&format!("{sum}  {name}\n")), "{sum} {name}: {listed}");
+    assert_eq!(
+        (said_of("version"), said_of("homepage")),
+        (env!("CARGO_PKG_VERSION").into(), env!("CARGO_PKG_REPOSITORY").into())
+    );
+    assert!(!formula.contains('@'), "something of it was not filled in: {formula}");
+    // What it installs is what the archive holds.
+    let held = said(command("tar").arg("tf").arg(dist.join(name)));
+    for file in ["bin/littoral", "lib/liblittoral.so", "share/doc/littoral/LICENSE-MIT"] {
+        assert!(held.lines().any(|line| line.split_once('/').is_some_and(|(_, path)| path == file)), "{file}: {held}");
+    }
+    assert!(formula.contains("bin.install \"bin/littoral\"") && formula.contains("lib.install \"lib/liblittoral.so\""));
+
     // One byte more than was listed.
-    let archive = listed
-        .lines()
-        .find_map(|line| line.split("  ").nth(1).filter(|name| name.ends_with(".tar.gz") && !name.contains("-c-")));
+    let archive = listed.lines().find_map(|line| {
+        line.split("  ")
+            .nth(1)
+            .filter(|name| name.ends_with(".tar.gz") && !["-c-", "-static-"].iter().any(|other| name.contains(other)))
+    });
     let mut bytes = fs::read(dist.join(archive.unwrap())).unwrap();
     bytes.push(0);
     fs::write(dist.join(archive.unwrap()), bytes).unwrap();

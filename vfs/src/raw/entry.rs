@@ -24,6 +24,8 @@ pub(crate) unsafe fn load(
             return code::ERROR;
         };
         // SAFETY: read from the library that calls.
+        let is_here = unsafe { vfs::is_registered(&api) };
+        // SAFETY: read from the library that calls.
         let library = match unsafe { vfs::register(api, default) } {
             Ok(library) => library,
             Err(refused) => {
@@ -47,7 +49,9 @@ pub(crate) unsafe fn load(
                 return answer;
             }
         }
-        code::OK_LOAD_PERMANENTLY
+        // Of a program that has us for good already this is no extension's loading but a call for a connection: whatever is not OK would keep
+        // SQLite from calling those that the program registered behind us.
+        if is_here { code::OK } else { code::OK_LOAD_PERMANENTLY }
     })
 }
 

@@ -97,6 +97,15 @@ unsafe extern "C" fn next_system_call(vfs: *mut Vfs, name: *const c_char) -> *co
 
 type OpenCall = unsafe extern "C" fn(*mut Vfs, *const c_char, *mut File, c_int, *mut c_int) -> c_int;
 
+/// Whether somebody has registered a VFS of our name.
+///
+/// # Safety
+/// `api` was read from the library that is asked.
+pub(crate) unsafe fn is_registered(api: &super::api::Api) -> bool {
+    // SAFETY: R3.
+    !unsafe { (api.vfs_find)(NAME.as_ptr()) }.is_null()
+}
+
 /// Registers ours over the platform's default, once for each library; gives the library it belongs to. Nesting in
 /// itself is refused by finding ourselves (rule S19).
 ///
