@@ -46,7 +46,7 @@ pub enum Event {
     Released(Epoch),
     /// It was there, and is no more.
     Gone,
-    /// It is left: so many commits were not published, for that reason.
+    /// It is left: so many commits were not published, for that reason; or for that reason it is not known whether any were not.
     Left(u64, Option<Position>, Option<String>),
     /// What nobody needs went: objects, their bytes; and packs were written anew.
     Pruned {
@@ -144,6 +144,10 @@ pub struct Keeper<'a> {
     /// Who does that.
     pub charges: &'a Charges,
 }
+
+/// Where nobody knows what was written past us.
+const COMPARES: &str =
+    "something was written past Littoral, and who ships next compares the whole file (littoral checkpoint does so now)";
 
 /// What was told of it last.
 #[derive(Debug, Default)]
@@ -293,8 +297,13 @@ impl Keeper<'_> {
                 drop(kept);
                 drop(connection);
                 let why = littoral_vfs::take_error();
-                let (left, position) = tracker.map_or((0, None), |counts| counts.now());
-                return (self.tell)(&self.path, Event::Left(left, position, why.filter(|_| left > 0)));
+                let (left, position) = tracker.as_ref().map_or((0, None), |counts| counts.now());
+                let why = match left == 0 && tracker.is_some_and(|counts| counts.are_all()) {
+                    true => None,
+                    false if left == 0 => why.or_else(|| Some(COMPARES.to_owned())),
+                    false => why,
+                };
+                return (self.tell)(&self.path, Event::Left(left, position, why));
             }
             Err(why) => why,
         };

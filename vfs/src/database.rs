@@ -880,7 +880,16 @@ fn last_wait(database: &Arc<Database>, said: &Said) {
     }
     // Whatever it still does, it has the files open no more.
     database.recall_all();
+    let told = |why: &str| {
+        let path = database.path.display();
+        let why = format!("{path}: what was committed is here and was not published at the last close: {why}");
+        if is_said { crate::last::error(&why) } else { crate::last::refused(&why) }
+    };
     if !has_ended {
+        // What failed a moment before was told then.
+        if is_waited_for && database.has_commits() {
+            told("that took longer than close_wait= says; whoever opens it next goes on");
+        }
         return;
     }
     if !is_said && database.is_shipped_elsewhere() {
@@ -889,8 +898,6 @@ fn last_wait(database: &Arc<Database>, said: &Said) {
     let left = until.saturating_duration_since(Instant::now());
     let still = if is_said { database.has_changed() } else { database.has_commits() };
     if let Err(error) = if still { crate::work::sync(database, said, left).map(drop) } else { Ok(()) } {
-        let path = database.path.display();
-        let why = format!("{path}: what was committed is here and was not published at the last close: {error}");
-        if is_said { crate::last::error(&why) } else { crate::last::refused(&why) }
+        told(&error.to_string());
     }
 }

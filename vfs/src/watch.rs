@@ -100,6 +100,11 @@ impl Counts {
     pub fn now(&self) -> (u64, Option<Position>) {
         (self.0.commits_since(), self.0.durable())
     }
+
+    /// Whether these are all that there are: nothing was written past us that is to be compared yet.
+    pub fn are_all(&self) -> bool {
+        self.0.basis().is_some()
+    }
 }
 
 /// What a database and its WAL look like from outside: whether anything was written since, by whomever.

@@ -434,7 +434,10 @@ fn as_text(path: &Path, event: &Event, is_log: bool) -> String {
         ),
         Event::Released(epoch) => format!("{path}: was released (epoch {epoch}); nothing is shipped until it is claimed anew"),
         Event::Gone => format!("{path}: is gone"),
-        Event::Left(0, position, _) => format!("{path}: left; everything is published{}", upto(position)),
+        Event::Left(0, position, None) => format!("{path}: left; everything is published{}", upto(position)),
+        Event::Left(0, position, Some(why)) => {
+            format!("{path}: left; whether everything is published is not known{}: {why}", upto(position))
+        }
         Event::Pruned { objects, bytes, packs } => {
             let packs = if *packs > 0 { format!("; {} written anew", words::some(*packs, "pack")) } else { String::new() };
             format!("{path}: pruned {}, {}{packs}", words::some(*objects, "object"), words::bytes(*bytes))

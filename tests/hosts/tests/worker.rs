@@ -318,6 +318,26 @@ fn s07_what_a_foreign_writer_commits_beside_a_worker_is_shipped_within_seconds()
 }
 
 #[test]
+fn s07_a_worker_that_is_stopped_right_after_a_foreign_commit_says_that_it_is_published_only_where_it_is() {
+    for waits in [&[][..], &["--close_wait", "60s"]] {
+        let place = Place::new();
+        begin(&place, "app.db");
+        let worker = Worker::start(&place, &[&["app.db"], waits].concat());
+        until("the first row is there", || rows_there(&place, "app.db") == 1);
+        place.stock("app.db", ROW);
+        let lines = worker.end();
+        let left = lines.iter().find(|line| line["event"] == "left").unwrap();
+        let says_all = left["commits_left"] == 0 && left["why"].is_null();
+        let is_there = rows_there(&place, "app.db") == 2;
+        assert!(is_there || !says_all, "{left}");
+        println!("it is there: {is_there}; {left}");
+        // Whoever comes next publishes it.
+        shell(&place, "app.db", &["PRAGMA littoral_checkpoint"]);
+        assert_eq!(rows_there(&place, "app.db"), 2);
+    }
+}
+
+#[test]
 fn who_has_a_database_for_himself_is_waited_for_and_no_other_stands_still() {
     let place = Place::new();
     begin(&place, "app.db");
