@@ -97,14 +97,15 @@ fn rows(target: &Target) -> Result<Vec<Vec<Cell>>, Refusal> {
         (None, Some(_), Some(0), Some(_)) => {
             "yes, as far as commits were counted: none came since the last publication".to_owned()
         }
-        (None, Some(_), Some(commits), Some(_)) => match &trouble {
-            Some(why) => format!("no: {commits} commits could not be published yet: {why}"),
+        (None, Some(_), Some(left), Some(_)) => match &trouble {
+            Some(why) => format!("no: {} could not be published yet: {why}", told_of_commits(left)),
             None => match waiting.filter(|waiting| late_after.is_some_and(|late_after| *waiting >= late_after)) {
                 Some(waiting) => format!(
-                    "no: {commits} commits could not be published yet, the oldest for {} s: the object store is slow or does not answer",
+                    "no: {} could not be published yet, the oldest for {} s: the object store is slow or does not answer",
+                    told_of_commits(left),
                     waiting.as_secs()
                 ),
-                None => format!("not yet: {commits} commits since the last publication"),
+                None => format!("not yet: {} since the last publication", told_of_commits(left)),
             },
         },
         (None, Some(_), _, _) => "not known: the next checkpoint compares all pages".to_owned(),
@@ -217,4 +218,8 @@ fn of_replica(target: &Target, replica: &Replica) -> Vec<Vec<Cell>> {
         ("last_error", text(last::last())),
     ];
     rows.map(|(name, value)| vec![Cell::text(name), value]).to_vec()
+}
+
+fn told_of_commits(count: u64) -> String {
+    if count == 1 { "1 commit".to_owned() } else { format!("{count} commits") }
 }
