@@ -193,3 +193,27 @@ impl Remote for Shelf {
         self.inner.distrust(path, wrong_before) || wrong_before == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use littoral_format::keys;
+    use littoral_ports::MemoryRemote;
+    use littoral_types::Seq;
+
+    #[tokio::test]
+    async fn what_lay_there_and_was_wrong_is_let_go_and_asked_for_once_more_and_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = Arc::new(MemoryRemote::new("shelf"));
+        let shelf = Shelf::new(inner.clone(), dir.path().to_owned());
+        let path = keys::record(&"app.db".parse().unwrap(), Seq(3));
+        let span = ByteSpan { offset: 0, len: 5 };
+        inner.put(&path, "wrong".into()).await.unwrap();
+        assert_eq!(shelf.get_range(&path, span).await.unwrap(), "wrong");
+        inner.put(&path, "right".into()).await.unwrap();
+        assert_eq!(shelf.get_range(&path, span).await.unwrap(), "wrong", "it lies on the shelf");
+        assert!(shelf.distrust(&path, 0));
+        assert_eq!(shelf.get_range(&path, span).await.unwrap(), "right");
+        assert!(!shelf.distrust(&path, 1), "nobody else has it");
+    }
+}
