@@ -8,7 +8,7 @@ use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::At;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::logs::{
-    self, Appender, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, Range, Reader, Record, RemoteReader,
+    self, Appender, Batch, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, Range, Reader, Record, RemoteReader,
     SHIP_POINTS, TRUNCATE_POINTS, carry, let_go, take_back,
 };
 use littoral_engine::volume::open_log;
@@ -183,17 +183,31 @@ impl World {
         let session: Option<SessionName> = session.map(|name| name.parse().unwrap());
         let appender: Result<Appender, _> = log.appender(session.clone());
         let Ok(mut appender) = appender else { return };
-        for _ in 0..count {
-            self.numbers += 1;
-            let mut known = Known { session: session.clone(), serial: 0, number: self.numbers, len };
-            match appender.append(&known.body()) {
-                Ok(appended) => {
-                    known.serial = appended.serial.get();
-                    assert_eq!(appended.lsn.0, self.known.len() as u64 + 1);
-                    self.known.push(known);
+        let mut left = count;
+        while left > 0 {
+            // One alone, or some together.
+            let most = [1, 1, 7, 60][(self.numbers % 4) as usize].min((16 << 20) / len.max(1) as u64);
+            let many = most.clamp(1, left);
+            left -= many;
+            let new = (1..=many).map(|nth| Known { session: session.clone(), serial: 0, number: self.numbers + nth, len });
+            let mut new: Vec<Known> = new.collect();
+            self.numbers += many;
+            let appended = match new.as_slice() {
+                [one] => appender.append(&one.body()).map(Some),
+                all => {
+                    let mut batch = Batch::default();
+                    all.iter().for_each(|known| batch.push(&known.body()).unwrap());
+                    appender.append_part(&mut batch, 0..all.len())
                 }
-                Err(_) => return,
+            };
+            let Ok(appended) = appended else { return };
+            let appended = appended.unwrap();
+            assert_eq!(appended.lsn.0, self.known.len() as u64 + many);
+            for (known, nth) in new.iter_mut().zip(1..) {
+                known.serial = if session.is_some() { appended.serial.get() - (many - nth) } else { 0 };
             }
+            self.known.extend(new);
+            self.count(if many > 1 { "together" } else { "alone" });
         }
     }
 

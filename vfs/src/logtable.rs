@@ -395,7 +395,7 @@ impl LogTable {
             return Ok(());
         }
         let parts = parts();
-        let extent = log.append(&self.draft, extent, &parts).map_err(refused)?;
+        let extent = log.append(&mut self.draft, extent, &parts).map_err(refused)?;
         let update = format!("UPDATE {}.{LOGS} SET last = ?2, void = ?3 WHERE name = ?1", quoted(&self.place));
         let values = [Cell::Text(self.name.clone()), number(extent.last), Cell::Text(extent.said())];
         asking.rows(&statement(&update)?, &values)?;

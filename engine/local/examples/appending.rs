@@ -1,9 +1,9 @@
-//! How fast a log takes records, for `bench/logs.py`: `appending FOLDER RECORDS APPENDERS BYTES`. One line of JSON.
+//! How fast a log takes records, for `bench/logs.py`: `appending FOLDER RECORDS APPENDERS BYTES TOGETHER`, so many with one call. One line of JSON.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // A figure that cannot be had is none.
 
 use littoral_format::log::{ENTRY_HEAD_BYTES, EntrySum, entry_bytes, words_of};
-use littoral_local::log::{Log, LogParts, LogSync};
+use littoral_local::log::{Batch, Log, LogParts, LogSync};
 use littoral_ports::{Clock, Entropy, NoFaults};
 use littoral_types::{LogEntryHead, LogEntryKind, LogHead, Lsn, Serial, VolumeId};
 use std::hint::black_box;
@@ -44,9 +44,11 @@ fn processor() -> f64 {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let [folder, records, appenders, bytes] = words.as_slice() else { panic!("FOLDER RECORDS APPENDERS BYTES") };
+    let [folder, records, appenders, bytes, together] = words.as_slice() else {
+        panic!("FOLDER RECORDS APPENDERS BYTES TOGETHER")
+    };
     let (folder, bytes) = (PathBuf::from(folder), bytes.parse::<usize>().unwrap());
-    let (records, appenders): (u64, u64) = (records.parse().unwrap(), appenders.parse().unwrap());
+    let [records, appenders, together] = [records, appenders, together].map(|word| word.parse::<u64>().unwrap());
     let body = vec![b'r'; bytes];
 
     // What no log can be faster than: each record summed with its place, and copied once to fresh memory.
@@ -79,8 +81,19 @@ fn main() {
             let (log, body) = (&log, &body);
             scope.spawn(move || {
                 let mut appender = log.appender(Some(format!("appender {nth}").parse().unwrap())).unwrap();
-                for _ in 0..records / appenders {
-                    appender.append(body).unwrap();
+                if together == 1 {
+                    for _ in 0..records / appenders {
+                        appender.append(body).unwrap();
+                    }
+                    return;
+                }
+                let mut batch = Batch::default();
+                for _ in 0..records / appenders / together {
+                    batch.clear();
+                    for _ in 0..together {
+                        batch.push(body).unwrap();
+                    }
+                    appender.append_part(&mut batch, 0..together as usize).unwrap();
                 }
             });
         }

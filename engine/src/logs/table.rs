@@ -14,14 +14,14 @@ use super::zone::{Condition, excludes, widen};
 use littoral_format::FormatError;
 use littoral_local::log::{Block, Blocks, void};
 use littoral_plan::counted::voids as read_voids;
-use littoral_types::limits::{LOG_RECORD_MAX, LOG_TRANSACTION_BYTES_MAX};
+use littoral_types::limits::{LOG_PART_BYTES, LOG_RECORD_MAX, LOG_TRANSACTION_BYTES_MAX};
 use littoral_types::{LogCell, LogZone, Lsn, VolumeId};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::{Appender, Log, LogError, LogParts, LogSync, Part, Void};
+use super::{Appender, Batch, Log, LogError, LogParts, LogSync, Part, Void};
 pub use littoral_format::log::{ROW_LEADS, begin_row, decode_row, put_cell};
 pub use littoral_local::log::schema::{columns, keep_columns};
 
@@ -108,8 +108,7 @@ impl Extent {
 #[derive(Debug, Default)]
 pub struct Draft {
     first: Lsn,
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+    rows: Batch,
     /// How many rows there were when a savepoint began.
     savepoints: Vec<(i32, usize)>,
 }
@@ -117,12 +116,12 @@ pub struct Draft {
 impl Draft {
     /// Whether no row was added.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.rows.is_empty()
     }
 
     /// How many rows were added.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.rows.len()
     }
 
     /// The LSN that the first one will have.
@@ -136,38 +135,32 @@ impl Draft {
     }
 
     /// Adds a row that `put` spells. Its LSN.
+    #[inline]
     pub fn add(&mut self, put: impl FnOnce(&mut Vec<u8>)) -> Result<Lsn, TableError> {
-        let begin = self.bytes.len();
-        begin_row(&mut self.bytes);
-        put(&mut self.bytes);
-        let len = self.bytes.len() - begin;
-        let too_large = if len > LOG_RECORD_MAX {
-            Some(TableError::TooLarge { what: "a row", len, max: LOG_RECORD_MAX })
-        } else if self.bytes.len() > LOG_TRANSACTION_BYTES_MAX {
-            let len = self.bytes.len();
-            Some(TableError::TooLarge { what: "a transaction with rows", len, max: LOG_TRANSACTION_BYTES_MAX })
-        } else {
-            None
-        };
-        if let Some(error) = too_large {
-            self.bytes.truncate(begin);
-            return Err(error);
+        let spelled = self.rows.push_with(|bytes| {
+            begin_row(bytes);
+            put(bytes);
+        });
+        if let Err(FormatError::TooLarge { len, .. }) = spelled {
+            return Err(TableError::TooLarge { what: "a row", len: len as usize, max: LOG_RECORD_MAX });
         }
-        self.ends.push(self.bytes.len());
-        Ok(Lsn(self.first.0 + self.ends.len() as u64 - 1))
+        let (len, max) = (self.rows.bytes(), LOG_TRANSACTION_BYTES_MAX);
+        if len > max {
+            self.rows.truncate(self.rows.len() - 1);
+            return Err(TableError::TooLarge { what: "a transaction with rows", len, max });
+        }
+        Ok(Lsn(self.first.0 + self.rows.len() as u64 - 1))
     }
 
     /// One of the rows.
     pub fn row(&self, nth: usize) -> Option<&[u8]> {
-        let end = *self.ends.get(nth)?;
-        let begin = nth.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-        self.bytes.get(begin..end)
+        self.rows.record(nth)
     }
 
     /// A savepoint begins; those of its number and above are over.
     pub fn savepoint(&mut self, number: i32) {
         self.release(number);
-        self.savepoints.push((number, self.ends.len()));
+        self.savepoints.push((number, self.rows.len()));
     }
 
     /// A savepoint, and those above, are over; the rows stay.
@@ -178,18 +171,14 @@ impl Draft {
     /// Back to where a savepoint began, which goes on. Of one that began before the table took part nothing is known, and no row was there then.
     pub fn rollback_to(&mut self, number: i32) {
         let rows = self.savepoints.iter().find(|(begun, _)| *begun == number).map_or(0, |(_, rows)| *rows);
-        self.ends.truncate(rows);
-        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        self.rows.truncate(rows);
         self.savepoint(number);
     }
 
     /// The transaction is over.
     pub fn clear(&mut self) {
-        self.ends.clear();
+        self.rows.clear();
         self.savepoints.clear();
-        // The room of a large one is let go of.
-        self.bytes = if self.bytes.capacity() > 1 << 20 { Vec::new() } else { std::mem::take(&mut self.bytes) };
-        self.bytes.clear();
     }
 }
 
@@ -264,7 +253,7 @@ impl TableLog {
     }
 
     /// Appends the rows of a transaction, and makes them durable. What the row of the database is to say then.
-    pub fn append(&self, draft: &Draft, extent: &Extent, parts: &LogParts) -> Result<Extent, TableError> {
+    pub fn append(&self, draft: &mut Draft, extent: &Extent, parts: &LogParts) -> Result<Extent, TableError> {
         let mut writer = locked(&self.writer);
         let taken = || TableError::Taken { log: self.path.clone() };
         let Some(Writer { log, appender }) = writer.as_mut() else { return Err(taken()) };
@@ -279,8 +268,10 @@ impl TableLog {
             extent.voids.retain(|(_, to)| *to >= start);
         }
         parts.faults.reach("log.table.begun").map_err(LogError::from)?;
-        for nth in 0..draft.len() {
-            extent.last = appender.append(draft.row(nth).unwrap_or_default())?.lsn;
+        let mut part = draft.rows.part(0, LOG_PART_BYTES);
+        while let Some(appended) = appender.append_part(&mut draft.rows, part.clone())? {
+            extent.last = appended.lsn;
+            part = draft.rows.part(part.end, LOG_PART_BYTES);
         }
         parts.faults.reach("log.table.appended").map_err(LogError::from)?;
         log.sync()?;

@@ -248,6 +248,8 @@ pub const LOG_INDEX_BYTES_MAX: u64 = 1 << 20;
 pub const LOG_BLOCK_BYTES: u64 = 64 << 10;
 /// Bytes of one record.
 pub const LOG_RECORD_MAX: usize = 16 << 20;
+/// Bytes of records that a transaction, or who reads lines, appends with one write.
+pub const LOG_PART_BYTES: usize = 256 << 10;
 /// Named sessions of one log.
 pub const LOG_SESSIONS_MAX: usize = SESSIONS_MAX;
 /// Columns of a log's table: what SQLite takes of an ordinary one, hidden ones included.

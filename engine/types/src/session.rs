@@ -62,6 +62,11 @@ impl Serial {
         Self::new(self.0 + 1)
     }
 
+    /// So many after this; the largest where there are not as many.
+    pub fn saturating_add(self, many: u64) -> Self {
+        Self(self.0.saturating_add(many).min(Self::MAX.0))
+    }
+
     /// As a number.
     pub const fn get(self) -> u64 {
         self.0

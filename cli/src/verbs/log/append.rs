@@ -8,20 +8,17 @@ use crate::screen::Told;
 use crate::words;
 use anyhow::Context;
 use littoral_engine::EngineError;
-use littoral_engine::logs::{self, Carrier, Log, LogError, LogSync};
+use littoral_engine::logs::{self, Appender, Batch, Carrier, Log, LogError, LogSync};
 use littoral_engine::settings::duration_ms;
 use littoral_ports::Progress;
 use littoral_ports::progress::Unit;
-use littoral_types::limits::LOG_RECORD_MAX;
+use littoral_types::limits::{LOG_PART_BYTES, LOG_RECORD_MAX};
 use littoral_types::{Lsn, SessionName};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Records between two looks at the bar.
-const STEP: u64 = 1024;
 
 /// What can be said to it.
 #[derive(Debug, clap::Args)]
@@ -192,6 +189,17 @@ struct Tally {
 }
 
 impl Tally {
+    /// Appends what was gathered, all of it or nothing.
+    fn take(&mut self, appender: &mut Appender, gathered: &mut Batch) -> Result<(), LogError> {
+        let records = 0..gathered.len();
+        let Some(done) = appender.append_part(gathered, records.clone())? else { return Ok(()) };
+        self.records += records.len() as u64;
+        self.bytes += records.clone().filter_map(|nth| gathered.record(nth)).map(|body| body.len() as u64).sum::<u64>();
+        self.first.get_or_insert(Lsn(done.lsn.0 + 1 - records.len() as u64));
+        (self.last, self.serial) = (Some(done.lsn), done.serial.get());
+        Ok(())
+    }
+
     fn range(&self) -> String {
         match (self.first, self.last) {
             (Some(first), Some(last)) => format!(", LSN {first} to {last}"),
@@ -210,45 +218,59 @@ fn append_all(
     if let Some(bars) = bars {
         bars.phase("appending", 0, Unit::Objects);
     }
-    let input: Box<dyn BufRead> = match &args.file {
+    let input: Box<dyn Read> = match &args.file {
         Some(file) => {
-            let opened = File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?;
-            Box::new(BufReader::with_capacity(1 << 20, opened))
+            Box::new(File::open(file).with_context(|| format!("{}: cannot be read", file.display()))?)
         }
-        None => Box::new(BufReader::with_capacity(1 << 20, io::stdin().lock())),
+        None => Box::new(io::stdin().lock()),
     };
-    let mut lines = Lines { input, line: Vec::new(), number };
+    let mut lines = Lines { input: BufReader::with_capacity(1 << 20, input), line: Vec::new(), number };
     let mut appender = log.appender(args.session.clone())?;
     appended.serial = appender.serial().get();
-    while let Some(line) = lines.next()? {
-        if args.input == Input::Json
-            && let Err(error) = serde_json::from_slice::<Value>(line)
-        {
-            let message = format!("not a JSON document: {error}");
-            return Err(Fault::usage(message, "give one document in each line, or leave --input json out").into());
+    let mut gathered = Batch::default();
+    loop {
+        let read = gather(&mut lines, args.input, &mut gathered);
+        // What came together is appended together; nobody waits here for a line that has not come yet.
+        let is_due = args.sync == LogSync::Each || gathered.bytes() >= LOG_PART_BYTES || !lines.is_one_there();
+        if is_due || !matches!(read, Ok(true)) {
+            appended.take(&mut appender, &mut gathered)?;
+            if let Some(bars) = bars {
+                bars.advance(gathered.len() as u64);
+            }
+            gathered.clear();
         }
-        let done = appender.append(line)?;
-        appended.records += 1;
-        appended.bytes += line.len() as u64;
-        appended.first.get_or_insert(done.lsn);
-        (appended.last, appended.serial) = (Some(done.lsn), done.serial.get());
-        if let Some(bars) = bars
-            && appended.records.is_multiple_of(STEP)
-        {
-            bars.advance(STEP);
+        if !read? {
+            return Ok(());
         }
     }
-    Ok(())
+}
+
+/// Takes a line, as a record. False where there is none any more.
+fn gather(lines: &mut Lines<'_>, input: Input, into: &mut Batch) -> anyhow::Result<bool> {
+    let Some(line) = lines.next()? else { return Ok(false) };
+    if input == Input::Json
+        && let Err(error) = serde_json::from_slice::<Value>(line)
+    {
+        let message = format!("not a JSON document: {error}");
+        return Err(Fault::usage(message, "give one document in each line, or leave --input json out").into());
+    }
+    into.push(line).map_err(|_| LogError::TooLarge { len: line.len(), max: LOG_RECORD_MAX })?;
+    Ok(true)
 }
 
 /// Lines without their ends, none longer than a record.
 struct Lines<'a> {
-    input: Box<dyn BufRead>,
+    input: BufReader<Box<dyn Read>>,
     line: Vec<u8>,
     number: &'a mut u64,
 }
 
 impl Lines<'_> {
+    /// Whether the next line is there already, to its end.
+    fn is_one_there(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
+    }
+
     fn next(&mut self) -> anyhow::Result<Option<&[u8]>> {
         self.line.clear();
         *self.number += 1;

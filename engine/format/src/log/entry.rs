@@ -33,43 +33,54 @@ const LINE: usize = 128;
 /// Bytes of what the sum begins with, which is all ones.
 const INIT: usize = 8;
 
-/// What an entry's checksum needs of its bytes. Where it stands is known last.
-pub struct EntrySum(Seen);
-
-#[allow(
-    clippy::large_enum_variant,
-    reason = "one of them at a time, on the stack of who appends: a box would cost more than the sum"
-)]
-enum Seen {
+/// Sums entries, one after another. Where one stands is known last.
+pub struct EntrySum {
     /// Bytes that end where a line ends, with room for their place.
-    Short {
-        run: Run,
-        from: usize,
-        end: usize,
-    },
-    Long(Digest),
+    run: Run,
+    from: usize,
+    end: usize,
+    /// Those that are longer, and are not copied.
+    long: Option<Digest>,
 }
 
 /// Where the sum takes whole lines at once.
 #[repr(align(64))]
 struct Run([u8; RUN]);
 
+impl Default for EntrySum {
+    fn default() -> Self {
+        let mut sum = Self { run: Run([0; RUN]), from: 0, end: 0, long: None };
+        sum.take(&[]);
+        sum
+    }
+}
+
 impl EntrySum {
     /// Of these bytes.
     #[inline]
     pub fn of(body: &[u8]) -> Self {
+        let mut sum = Self::default();
+        sum.take(body);
+        sum
+    }
+
+    /// Of these bytes, and of no others any more.
+    #[inline]
+    pub fn take(&mut self, body: &[u8]) {
         if body.len() > SHORT {
             let mut digest = Digest::new();
             digest.write(body);
-            return Self(Seen::Long(digest));
+            self.long = Some(digest);
+            return;
         }
-        let mut run = Run([0; RUN]);
-        let end = (INIT + body.len() + PLACE).next_multiple_of(LINE);
-        let from = end - PLACE - body.len();
-        run.0[from..end - PLACE].copy_from_slice(body);
-        Self(Seen::Short { run, from, end })
+        self.long = None;
+        self.end = (INIT + body.len() + PLACE).next_multiple_of(LINE);
+        self.from = self.end - PLACE - body.len();
+        self.run.0[INIT..self.from].fill(0);
+        self.run.0[self.from..self.end - PLACE].copy_from_slice(body);
     }
 
+    #[inline]
     fn at(&mut self, log: &LogHead, lsn: Lsn, first: u64, serial: u64, time_ms: u64) -> u64 {
         let [a, b, c, d, e, f, g, h, ..] = log.log.0;
         let words = [u64::from_le_bytes([a, b, c, d, e, f, g, h]), lsn.0, first, serial, time_ms];
@@ -77,27 +88,25 @@ impl EntrySum {
         for (bytes, word) in place.chunks_exact_mut(8).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        match &mut self.0 {
-            Seen::Short { run, from, end } => {
-                run.0[*end - PLACE..*end].copy_from_slice(&place);
-                // What the sum begins with is taken up by as many ones before everything, is nothing through all zeros, and is put back where
-                // the bytes begin: so zeros before them change nothing.
-                run.0[..INIT].fill(0xff);
-                run.flip(*from);
-                let sum = crc64(&run.0[..*end]);
-                run.flip(*from);
-                sum
-            }
-            Seen::Long(digest) => {
-                let mut digest = digest.clone();
-                digest.write(&place);
-                digest.sum64()
-            }
+        if let Some(digest) = &self.long {
+            let mut digest = digest.clone();
+            digest.write(&place);
+            return digest.sum64();
         }
+        let Self { run, from, end, .. } = self;
+        run.0[*end - PLACE..*end].copy_from_slice(&place);
+        // What the sum begins with is taken up by as many ones before everything, is nothing through all zeros, and is put back where
+        // the bytes begin: so zeros before them change nothing.
+        run.0[..INIT].fill(0xff);
+        run.flip(*from);
+        let sum = crc64(&run.0[..*end]);
+        run.flip(*from);
+        sum
     }
 }
 
 impl Run {
+    #[inline]
     fn flip(&mut self, from: usize) {
         self.0[from..from + INIT].iter_mut().for_each(|byte| *byte = !*byte);
     }
@@ -118,6 +127,7 @@ fn first_word(head: &LogEntryHead) -> u64 {
 }
 
 /// The four words of an entry's head: the first one is written last, and publishes it.
+#[inline]
 pub fn words_of(log: &LogHead, lsn: Lsn, head: &LogEntryHead, sum: &mut EntrySum) -> [u64; 4] {
     let (first, serial) = (first_word(head), head.serial.get());
     [first, sum.at(log, lsn, first, serial, head.time_ms), serial, head.time_ms]
@@ -195,14 +205,18 @@ mod tests {
     fn the_sum_is_of_the_bytes_and_their_place_however_long_they_are() {
         let log = LogHead { log: VolumeId(*b"identity of logs"), first: Lsn(1), created_ms: 1 };
         let bytes: Vec<u8> = (0..700).map(|nth: u32| (nth.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
-        for len in 0..bytes.len() {
+        let mut reused = EntrySum::default();
+        for len in (0..bytes.len()).flat_map(|len| [len, bytes.len() - len]) {
             let body = &bytes[..len];
             let mut sum = EntrySum::of(body);
+            reused.take(body);
             // Where it stands is known late, and may change.
             for (lsn, first, serial, time_ms) in [(7, 1 << 32, 3, 4), (u64::MAX, u64::MAX, 0, 0), (7, 1 << 32, 3, 4)] {
                 let place = [lsn, first, serial, time_ms].map(u64::to_le_bytes).concat();
                 let whole = [body, b"identity", &place].concat();
-                assert_eq!(sum.at(&log, Lsn(lsn), first, serial, time_ms), crc64(&whole), "{len} bytes");
+                for sum in [&mut sum, &mut reused] {
+                    assert_eq!(sum.at(&log, Lsn(lsn), first, serial, time_ms), crc64(&whole), "{len} bytes");
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 //! 3. [`Fold`] takes entries in their order, and refuses those that no appender writes, by name.
 //! 4. An index is a function of the entries before it: whoever seals a segment twice writes the same bytes.
 
+mod batch;
 mod entry;
 mod fold;
 mod head;
@@ -13,6 +14,7 @@ mod index;
 mod row;
 mod zones;
 
+pub use batch::{Batch, Stamp};
 pub use entry::{ENTRY_HEAD_BYTES, EntrySum, decode_entry, encode_entry, entry_bytes, read_head, words_of};
 pub use fold::{Fold, LogBreak};
 pub use head::{CUTS_AT, END_AT, HEAD_LEN, SYNCED_AT, decode_head, encode_head};

@@ -10,7 +10,7 @@ use super::folder::Folder;
 use crate::error::{LocalError, on};
 use crate::tracker::map::Map;
 use littoral_format::log::{
-    END_AT, ENTRIES_END_MAX, ENTRY_HEAD_BYTES, EntrySum, Fold, SYNCED_AT, encode_head, encode_index, entry_bytes,
+    Batch, END_AT, ENTRIES_END_MAX, ENTRY_HEAD_BYTES, EntrySum, Fold, Stamp, SYNCED_AT, encode_head, encode_index, entry_bytes,
     read_head, words_of,
 };
 use littoral_ports::Faults;
@@ -20,6 +20,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,6 +57,8 @@ pub(super) struct Live {
     map: Map,
     /// Reserved so far: records in the upper half, words in the lower.
     reserved: AtomicU64,
+    /// Bytes of it that were written, and not through the map.
+    written: AtomicU64,
     end: OnceLock<End>,
     /// Sessions that it names.
     numbers: Mutex<BTreeMap<SessionName, u32>>,
@@ -95,6 +98,7 @@ impl Blank {
             file: self.file,
             map: self.map,
             reserved: AtomicU64::new(LOG_HEAD_BYTES / WORD),
+            written: AtomicU64::new(0),
             end: OnceLock::new(),
             numbers: Mutex::default(),
             is_unnamed: AtomicBool::new(true),
@@ -128,6 +132,7 @@ impl Live {
             file,
             map,
             reserved: AtomicU64::new(((fold.next().0 - head.first.0) << RECORDS_AT) | (fold.offset() / WORD)),
+            written: AtomicU64::new(0),
             end: OnceLock::new(),
             numbers: Mutex::new(numbers.collect()),
             is_unnamed: AtomicBool::new(true),
@@ -144,11 +149,13 @@ impl Live {
         (self.reserved.load(Ordering::Relaxed) & UNITS) * WORD > LOG_SEGMENT_BYTES / 2
     }
 
-    /// Has room made in memory for what comes next, as much as came since this was asked last: whoever appends does not wait for it then.
+    /// Has room made in memory for what comes next, as much as came through the map since this was asked last: whoever appends does not wait for it
+    /// then.
     pub(super) fn make_ready(&self, before: &mut (Lsn, u64)) {
         let offset = (self.reserved.load(Ordering::Relaxed) & UNITS) * WORD;
-        let (first, then) = std::mem::replace(before, (self.head.first, offset));
-        let came = if first == self.head.first { offset.saturating_sub(then) } else { offset };
+        let mapped = offset.saturating_sub(self.written.load(Ordering::Relaxed));
+        let (first, then) = std::mem::replace(before, (self.head.first, mapped));
+        let came = if first == self.head.first { mapped.saturating_sub(then) } else { mapped };
         if came >= READY_BYTES_MIN {
             self.map.make_ready(offset as usize, came as usize);
         }
@@ -210,6 +217,28 @@ impl Live {
         faults.reach("log.append.copied")?;
         self.publish(offset, words_of(&self.head, lsn, entry, sum));
         Ok(Some(lsn))
+    }
+
+    /// Appends records with one write, the first word of the first one at last: until then nobody looks behind it. The last one's LSN. `None`: the
+    /// segment is full.
+    pub(super) fn append_part(
+        &self,
+        batch: &mut Batch,
+        records: &Range<usize>,
+        stamp: Stamp,
+        faults: &dyn Faults,
+    ) -> Result<Option<Lsn>, LogError> {
+        let (len, many) = (batch.bytes_of(records), records.len() as u64);
+        let Some((offset, first)) = self.reserve(len, many) else { return Ok(None) };
+        faults.reach("log.append.reserved")?;
+        let bytes = batch.stamped(records, &Stamp { first, ..stamp });
+        if let Some((word, rest)) = bytes.split_first_chunk::<{ WORD as usize }>() {
+            self.file.write_all_at(rest, offset + WORD).map_err(on("write", &self.path))?;
+            faults.reach("log.append.copied")?;
+            self.map.word((offset / WORD) as usize).store(u64::from_ne_bytes(*word), Ordering::Release);
+        }
+        self.written.fetch_add(len as u64, Ordering::Relaxed);
+        Ok(Some(Lsn(first.0 + many - 1)))
     }
 
     fn put(&self, offset: u64, body: &[u8]) {

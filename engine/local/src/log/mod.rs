@@ -43,6 +43,7 @@ pub mod void;
 pub use appender::{Appended, Appender};
 pub use blocks::{Block, Blocks, Part};
 pub use error::LogError;
+pub use littoral_format::log::Batch;
 pub use littoral_types::Cut;
 pub use open::{Log, LogParts, Recovered};
 pub use prefix::{Prefix, Stand, Walked};

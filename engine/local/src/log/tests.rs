@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex};
 mod retain;
 mod roll_back;
 mod settle;
+mod together;
 
 /// Goes on by one each time it is asked.
 #[derive(Debug, Default)]
