@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How many records a second a log takes, beside SQLite and RocksDB, in one run: python3 bench/logs.py [--records N] [--rounds N]
 
-Records of 100 bytes. The log: one appender and four, group sync every 20 ms, until all is durable. SQLite (the system's): WAL, synchronous=NORMAL, 1,000 rows in a
+Records of 100 bytes. The log: one appender and four, one record with a call and 1,000 together, group sync every 20 ms, until all is durable. SQLite (the system's): WAL, synchronous=NORMAL, 1,000 rows in a
 transaction; row by row through a prepared statement, in C (bench/inserts.c, `apt install libsqlite3-dev`), and by INSERT ... SELECT out of a table in memory, where nobody hands
 over rows. RocksDB (the system's db_bench, `apt install rocksdb-tools`): fillseq with its WAL, not synced, 16 bytes of key and 84 of value, one at a time and 1,000 in a batch: the
 faster one counts. By turns, medians, ratios of neighbours; by the clock, and by what processors worked, which other work on the machine distorts less.
@@ -31,8 +31,8 @@ def build():
     return next(path for path in found if path and path.endswith("appending"))
 
 
-def log(program, folder, records, appenders):
-    said = subprocess.run([program, str(folder / "log"), str(records), str(appenders), str(BYTES)],
+def log(program, folder, records, appenders, together):
+    said = subprocess.run([program, str(folder / "log"), str(records), str(appenders), str(BYTES), str(together)],
                           capture_output=True, text=True, check=True)
     return json.loads(said.stdout)
 
@@ -99,11 +99,12 @@ def main():
     with tempfile.TemporaryDirectory() as tools:
         by_row, has_rocks = inserts(pathlib.Path(tools)), shutil.which("db_bench")
         for _ in range(said.rounds):
-            for appenders in [1, 4]:
+            for appenders, together in [(1, 1), (4, 1), (1, BATCH), (4, BATCH)]:
                 with tempfile.TemporaryDirectory(dir=said.folder) as folder:
-                    took = log(program, pathlib.Path(folder), records, appenders)
-                    note(f"log, {appenders} appender{'s' if appenders > 1 else ''}", (took["durable"], took["cpu"]))
-                    if appenders == 1:
+                    took = log(program, pathlib.Path(folder), records, appenders, together)
+                    name = f"log, {appenders} appender{'s' if appenders > 1 else ''}{f', {together:,} together' if together > 1 else ''}"
+                    note(name, (took["durable"], took["cpu"]))
+                    if appenders == together == 1:
                         note("sum and copy alone", (took["copy_and_sum"], took["copy_and_sum_cpu"]))
             with tempfile.TemporaryDirectory(dir=said.folder) as folder:
                 note("SQLite, INSERT ... SELECT", select(pathlib.Path(folder), records))
@@ -115,7 +116,7 @@ def main():
     print(f"{records:,} records of {BYTES} bytes, {said.rounds} rounds; by the clock, and by processors")
     for name, all in sorted(figures.items()):
         shown = [f"{statistics.median(column):7.0f} ns a record ({min(column):.0f} to {max(column):.0f})" for column in zip(*all)]
-        print(f"{name:<26}{'   '.join(shown)}")
+        print(f"{name:<32}{'   '.join(shown)}")
     for other in [name for name in figures if name.startswith(("SQLite", "RocksDB"))]:
         for name in sorted(name for name in figures if name.startswith("log")):
             columns = zip(*[[there / here for there, here in zip(*pair)] for pair in zip(figures[other], figures[name])])

@@ -45,9 +45,9 @@ pub use littoral_local::log::retain::{Keep, keep, keep_to, retain};
 pub use littoral_local::log::truncate::truncate_past_cursors;
 pub use littoral_local::log::void::{Void, voids};
 pub use littoral_local::log::{
-    Appended, Appender, Batch, Cut, FAULT_POINTS, Log, LogEnd, LogError, LogParts, LogStats, LogSync, Part, Prefix, Quiet,
-    ROLL_BACK_POINTS, Range, Read, Reader, Record, Recovered, RolledBack, SegmentStats, Tail, Truncated, appender, end,
-    identity, roll_back, start, stats, truncate,
+    Appended, Appender, Batch, Cut, FAULT_POINTS, Log, LogEnd, LogError, LogParts, LogStats, LogSync, Part, Prefix,
+    Quiet, ROLL_BACK_POINTS, Range, Read, Reader, Record, Recovered, RolledBack, SegmentStats, Tail, Truncated,
+    appender, end, identity, roll_back, start, stats, truncate,
 };
 pub use littoral_plan::counted;
 pub use remote::{Fetched, RemoteReader};

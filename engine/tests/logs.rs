@@ -8,8 +8,8 @@ use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::At;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::logs::{
-    self, Appender, Batch, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, Range, Reader, Record, RemoteReader,
-    SHIP_POINTS, TRUNCATE_POINTS, carry, let_go, take_back,
+    self, Appender, Batch, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, Range, Reader, Record,
+    RemoteReader, SHIP_POINTS, TRUNCATE_POINTS, carry, let_go, take_back,
 };
 use littoral_engine::volume::open_log;
 use littoral_engine::{EngineError, Log as Volume, Session, Stores, Target};
@@ -189,7 +189,8 @@ impl World {
             let most = [1, 1, 7, 60][(self.numbers % 4) as usize].min((16 << 20) / len.max(1) as u64);
             let many = most.clamp(1, left);
             left -= many;
-            let new = (1..=many).map(|nth| Known { session: session.clone(), serial: 0, number: self.numbers + nth, len });
+            let new =
+                (1..=many).map(|nth| Known { session: session.clone(), serial: 0, number: self.numbers + nth, len });
             let mut new: Vec<Known> = new.collect();
             self.numbers += many;
             let appended = match new.as_slice() {

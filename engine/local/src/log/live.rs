@@ -10,8 +10,8 @@ use super::folder::Folder;
 use crate::error::{LocalError, on};
 use crate::tracker::map::Map;
 use littoral_format::log::{
-    Batch, END_AT, ENTRIES_END_MAX, ENTRY_HEAD_BYTES, EntrySum, Fold, Stamp, SYNCED_AT, encode_head, encode_index, entry_bytes,
-    read_head, words_of,
+    Batch, END_AT, ENTRIES_END_MAX, ENTRY_HEAD_BYTES, EntrySum, Fold, SYNCED_AT, Stamp, encode_head, encode_index,
+    entry_bytes, read_head, words_of,
 };
 use littoral_ports::Faults;
 use littoral_types::limits::{LOG_HEAD_BYTES, LOG_SEGMENT_BYTES};
