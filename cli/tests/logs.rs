@@ -262,7 +262,7 @@ fn a_log_that_is_killed_at_any_point_has_a_prefix_of_each_session_and_goes_on() 
     const ALL: u64 = 26_000;
     let mut reached = Vec::new();
     for point in FAULT_POINTS.iter().filter(|point| !point.contains(".recover.") && !point.contains(".truncate.")) {
-        for nth in [1, 2, 900] {
+        for nth in [1, 2, 200] {
             let rig = if point.contains(".create.") { Rig::new() } else { created() };
             let what = format!("{point}:{nth}");
             let mut command = rig.command(BINARY);
@@ -292,8 +292,8 @@ fn a_recovery_that_is_killed_at_any_point_is_done_again() {
         ("log.seal.indexed", "log.recover.sealed"),
         ("log.seal.indexed", "log.seal.cut"),
         ("log.roll.named", "log.recover.sealed"),
-        ("log.append.copied:900", "log.recover.open"),
-        ("log.append.copied:900", "log.recover.zeroed"),
+        ("log.append.copied:200", "log.recover.open"),
+        ("log.append.copied:200", "log.recover.zeroed"),
     ] {
         let rig = created();
         let append = ["log", "append", "events", "--session", "s", "--sync", "none"];
