@@ -179,7 +179,10 @@ fn what_was_rolled_back_by_one_who_was_killed_is_said_in_the_volume_by_a_worker_
     let worker = Worker::begin(&rig, &["events"]);
     worker.until("ships", |line| is(line, "ships", "events"));
     for (point, last) in [("log.cut.said", 30), ("log.cut.here", 20)] {
-        assert!(rig.crash(point, ["log", "truncate", "events", "--after", &last.to_string()]), "{point} was not reached");
+        assert!(
+            rig.crash(point, ["log", "truncate", "events", "--after", &last.to_string()]),
+            "{point} was not reached"
+        );
         assert_eq!(read(&rig, "events"), lines(0..last), "{point}");
         let since = Instant::now();
         while read(&rig, &url) != lines(0..last) {

@@ -394,7 +394,9 @@ impl World {
             Err(EngineError::Log(LogError::RolledBack { end, next, .. })) => {
                 // What is before it was given to whoever asks for this.
                 assert!(from > self.start && is_void(from) && is_void(from - 1), "LSN {from}");
-                assert!((end.0 + 1..next.0).all(is_void) && !is_void(next.0) && (end.0 < self.start || !is_void(end.0)));
+                assert!(
+                    (end.0 + 1..next.0).all(is_void) && !is_void(next.0) && (end.0 < self.start || !is_void(end.0))
+                );
                 self.count("told");
                 return;
             }
@@ -562,7 +564,8 @@ async fn a_death_at_any_named_point_of_shipping_and_restoring_loses_nothing_and_
 }
 
 #[tokio::test]
-async fn a_death_at_any_named_point_of_rolling_back_what_was_shipped_is_finished_here_and_there_by_whoever_comes_next() {
+async fn a_death_at_any_named_point_of_rolling_back_what_was_shipped_is_finished_here_and_there_by_whoever_comes_next()
+{
     let publication = ["publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
     for point in ROLL_BACK_POINTS.iter().chain(&TAKE_BACK_POINTS).chain(&publication) {
         for is_answer_lost in [false, true] {

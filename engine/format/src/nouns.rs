@@ -249,7 +249,9 @@ impl Spell for LogRow {
             TAKEN_BACK => {
                 row.taken_back = get_voids(input)?;
                 if row.taken_back.is_empty() {
-                    return Err(input.invalid("a segment of which nothing was taken back, in the state of one of which something was"));
+                    return Err(input.invalid(
+                        "a segment of which nothing was taken back, in the state of one of which something was",
+                    ));
                 }
             }
             _ => {}

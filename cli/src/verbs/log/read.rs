@@ -13,7 +13,7 @@ use littoral_engine::logs::{LogError, Range, Reader, Record, RemoteReader, Tail,
 use littoral_engine::open::Counting;
 use littoral_ports::Clock;
 use littoral_types::moment::Utc;
-use littoral_types::{LogCell, Lsn, Moment};
+use littoral_types::{LogCell, Moment};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Write};

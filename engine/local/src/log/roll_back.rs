@@ -104,7 +104,8 @@ impl Quiet {
             return Err(LogError::Truncated { asked: last, start: meta.start });
         }
         if shipped > was {
-            let why = format!("its volume ends at LSN {shipped}, and it at LSN {was}: it was put back to an earlier state");
+            let why =
+                format!("its volume ends at LSN {shipped}, and it at LSN {was}: it was put back to an earlier state");
             return Err(self.refused(why));
         }
         // What follows it may be void by now.
@@ -143,9 +144,8 @@ impl Quiet {
                 )));
             }
             if !past_cursors {
-                return Err(self.refused(format!(
-                    "cursor {name} is done up to LSN {acked}; --past-cursors takes that back, too"
-                )));
+                return Err(self
+                    .refused(format!("cursor {name} is done up to LSN {acked}; --past-cursors takes that back, too")));
             }
         }
         Ok(())

@@ -204,12 +204,18 @@ fn what_was_shipped_stays_in_its_place_and_is_void_and_no_lsn_or_serial_is_given
     assert_eq!(alive, [(1, 1), (2, 2), (3, 3), (7, 7)]);
     // To a place that is void, and to where it ends: nothing else goes.
     assert_eq!(back_behind(&rig, 7, 6, None).unwrap(), cut(7, 7));
-    assert_eq!(back_behind(&rig, 5, 6, None).unwrap(), RolledBack { was: Lsn(7), last: Lsn(6), next: Lsn(7), voided: 0, cut: 1 });
+    assert_eq!(
+        back_behind(&rig, 5, 6, None).unwrap(),
+        RolledBack { was: Lsn(7), last: Lsn(6), next: Lsn(7), voided: 0, cut: 1 }
+    );
     assert_eq!(back_behind(&rig, 4, 6, None).unwrap(), cut(6, 6));
     assert_eq!(rig.bodies(), ["1", "2", "3"]);
     // More of it: of what was void already nothing is counted again.
     bodies_of(&rig.open(), "s", &["7", "8", "9"]);
-    assert_eq!(back_behind(&rig, 1, 8, None).unwrap(), RolledBack { was: Lsn(9), last: Lsn(1), next: Lsn(9), voided: 4, cut: 1 });
+    assert_eq!(
+        back_behind(&rig, 1, 8, None).unwrap(),
+        RolledBack { was: Lsn(9), last: Lsn(1), next: Lsn(9), voided: 4, cut: 1 }
+    );
     assert_eq!(void::voids(&rig.path()).unwrap(), [(Lsn(2), Lsn(8))]);
     bodies_of(&rig.open(), "s", &["nine"]);
     assert_eq!(rig.bodies(), ["1", "nine"]);
