@@ -87,6 +87,7 @@ impl LogStandIn {
             sealed: Some(bytes),
             pieces: vec![LogPiece { from: 0, to: bytes, first, blob, at: 0 }],
             table: None,
+            taken_back: Vec::new(),
         }
     }
 

@@ -169,6 +169,33 @@ fn left(rig: &Rig) -> (String, String) {
 }
 
 #[test]
+fn what_was_rolled_back_by_one_who_was_killed_is_said_in_the_volume_by_a_worker_alone() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+    fs::write(rig.path("input"), lines(0..50)).unwrap();
+    rig.run(["log", "append", "events", "input"]).succeeds();
+    let worker = Worker::begin(&rig, &["events"]);
+    worker.until("ships", |line| is(line, "ships", "events"));
+    for (point, last) in [("log.cut.said", 30), ("log.cut.here", 20)] {
+        assert!(
+            rig.crash(point, ["log", "truncate", "events", "--after", &last.to_string()]),
+            "{point} was not reached"
+        );
+        assert_eq!(read(&rig, "events"), lines(0..last), "{point}");
+        let since = Instant::now();
+        while read(&rig, &url) != lines(0..last) {
+            assert!(since.elapsed() < PATIENCE, "{point}");
+        }
+        rig.run(["restore", &url, point]).succeeds();
+        assert_eq!(read(&rig, point), lines(0..last), "{point}");
+    }
+    worker.ends();
+    rig.run(["verify", &url]).succeeds();
+}
+
+#[test]
 fn what_a_log_need_not_keep_goes_by_a_worker_alone_as_a_job() {
     let rig = Rig::new();
     let (url, all) = left(&rig);

@@ -530,3 +530,34 @@ fn a_cursor_is_moved_by_the_transaction_that_did_what_it_stands_for_and_keeps_wh
     assert!(rig.path("logs").join("app.db").exists() && rig.path("logs").join("app.db.events").exists());
     rig.run(["log", "append", &log, "--create"]).fails(3, &["is a database's table"]);
 }
+
+#[test]
+fn of_a_log_that_is_no_tables_sql_counts_what_was_not_rolled_back_and_a_database_s_cursor_stands_where_it_stood() {
+    let rig = Rig::new();
+    let remote = rig.url("logs");
+    rig.run(["log", "create", "plain", "--remote", &remote]).succeeds();
+    std::fs::write(rig.path("input"), "x\n".repeat(20)).unwrap();
+    rig.run(["log", "append", "plain", "input"]).succeeds();
+    let db = Db::open(&rig.path("app.db"));
+    let plain = rig.text("plain");
+    db.does("PRAGMA journal_mode = WAL");
+    assert_eq!(db.number(&format!("SELECT littoral_log_cursor('{plain}', 'sums', 15)")), 15);
+    rig.run(["log", "truncate", "plain", "--after", "10"])
+        .fails(3, &["cursor sums is done up to LSN 15", "--past-cursors"]);
+    rig.run(["log", "truncate", "plain", "--after", "10", "--past-cursors"]).succeeds();
+    let said = format!("SELECT rows, first, last, void FROM littoral_log_stats('{plain}')");
+    assert_eq!(db.rows(&said), ["Integer(10) | Integer(1) | Integer(20) | Integer(10)"]);
+    assert_eq!(db.number(&format!("SELECT littoral_log_cursor('{plain}', 'sums')")), 15);
+    rig.run(["log", "append", "plain", "input"]).succeeds();
+    assert_eq!(db.rows(&said), ["Integer(30) | Integer(1) | Integer(40) | Integer(10)"]);
+    assert_eq!(db.number(&format!("SELECT littoral_log_ack('{plain}', 'sums', 35)")), 35);
+    // What is not there yet is cut off: what it has done of that it has to let go of itself.
+    assert!(rig.crash("carry.walked", ["log", "append", "plain", "input"]));
+    assert_eq!(db.number(&format!("SELECT littoral_log_ack('{plain}', 'sums', 55)")), 55);
+    assert_eq!(db.number(&format!("SELECT littoral_log_cursor('{plain}', 'sums')")), 55, "and the folder is told");
+    let refused = rig.run(["log", "truncate", "plain", "--after", "30", "--past-cursors"]);
+    refused.fails(3, &["app.db is done up to LSN 55", "littoral_log_drop_cursor", "Nothing was changed"]);
+    assert_eq!(db.number(&format!("SELECT littoral_log_drop_cursor('{plain}', 'sums')")), 55);
+    rig.run(["log", "truncate", "plain", "--after", "30", "--past-cursors"]).succeeds();
+    assert_eq!(db.rows(&said), ["Integer(20) | Integer(1) | Integer(40) | Integer(20)"]);
+}

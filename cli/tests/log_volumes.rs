@@ -6,17 +6,18 @@ mod rig;
 
 use littoral_engine::Components;
 use littoral_engine::leases::{Leases, Wanted};
-use littoral_engine::logs::{RESTORE_POINTS, SHIP_POINTS, TRUNCATE_POINTS};
+use littoral_engine::logs::{RESTORE_POINTS, ROLL_BACK_POINTS, SHIP_POINTS, TAKE_BACK_POINTS, TRUNCATE_POINTS};
 use littoral_engine::open::{self, Place};
 use littoral_engine::settings::Settings;
 use littoral_ports::{Counter, Outcome, Reading};
 use littoral_test_s3::S3Server;
+use littoral_types::moment::Utc;
 use littoral_types::{ChangeSeq, ChunkId, Generation, Work};
 use rig::{BINARY, Rig, Run};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// For hangs alone.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -154,8 +155,17 @@ fn what_a_cursor_has_not_acknowledged_stays_in_the_volume_too_unless_it_is_gone_
     rig.run(["log", "read", "events", "--from", "11"]).fails(5, &[&format!("begins at LSN {begins}")]);
 }
 
+/// What of a log is given out here, in its volume, read cold there, and after a restore elsewhere.
+fn everywhere(rig: &Rig, log: &str, url: &str) -> [String; 4] {
+    rig.run(["restore", url, "elsewhere"]).succeeds();
+    let cold = rig.run(["log", "read", url, "--cold"]).succeeds().stdout.clone();
+    let found = [read(rig, log), read(rig, url), cold, read(rig, "elsewhere")];
+    fs::remove_dir_all(rig.path("elsewhere")).unwrap();
+    found
+}
+
 #[test]
-fn of_a_log_with_a_volume_what_was_shipped_stays_and_what_was_not_may_be_rolled_back() {
+fn what_was_shipped_is_rolled_back_as_void_what_was_not_is_cut_off_and_no_lsn_is_given_again() {
     let rig = Rig::new();
     let remote = rig.url("shared");
     let url = format!("{remote}/events");
@@ -165,29 +175,181 @@ fn of_a_log_with_a_volume_what_was_shipped_stays_and_what_was_not_may_be_rolled_
     fs::write(rig.path("more"), lines(20..30)).unwrap();
     assert!(rig.crash("carry.walked", ["log", "append", "events", "more", "--session", "b"]));
     assert_eq!(rig.json(["log", "stats", "events"])["last"], 30);
-    let refused = rig.run(["log", "truncate", "events", "--after", "10"]);
-    refused.fails(3, &["up to LSN 20", "Nothing was changed", "littoral restore", "--at 10"]);
-    assert_eq!(read(&rig, "events"), lines(0..30));
     rig.run(["log", "truncate", "events", "--after", "25"]).succeeds();
     append(&rig, &["events", "--session", "b"], &lines(100..103)).succeeds();
     let all = lines(0..25) + &lines(100..103);
     assert!(read(&rig, "events") == all && read(&rig, &url) == all);
     let sessions = rig.json(["log", "stats", "events"])["sessions"].clone();
     assert_eq!(sessions, serde_json::json!({ "a": 20, "b": 8 }));
-    // Up to just where the volume ends.
-    fs::write(rig.path("more"), lines(20..30)).unwrap();
-    assert!(rig.crash("carry.walked", ["log", "append", "events", "more", "--session", "c"]));
-    rig.run(["log", "truncate", "events", "--after", "28"]).succeeds();
-    append(&rig, &["events", "--session", "d"], &lines(200..203)).succeeds();
-    rig.run(["restore", &url, "copy"]).succeeds();
-    let all = all + &lines(200..203);
-    assert!(read(&rig, "events") == all && read(&rig, "copy") == all);
-    rig.run(["verify", &url]).succeeds();
-    // A publication that was begun is finished first: then it is too late.
-    fs::write(rig.path("more"), lines(300..310)).unwrap();
+
+    // Of what goes now 28 are there, and two are not.
+    fs::write(rig.path("more"), lines(200..202)).unwrap();
+    assert!(rig.crash("carry.walked", ["log", "append", "events", "more", "--session", "b"]));
+    let dry = rig.json(["log", "truncate", "events", "--after", "10", "--dry-run"]);
+    let told = |json: &serde_json::Value| {
+        ["was", "last", "next", "records", "void", "cut"].map(|of| json[of].as_u64().unwrap())
+    };
+    assert_eq!(told(&dry), [30, 10, 29, 20, 18, 2]);
+    let said = rig.run(["log", "truncate", "events", "--after", "10", "--dry-run"]).succeeds().stdout.clone();
+    assert_eq!(
+        said,
+        "20 records would go; the log would end at LSN 10, and its next record would be LSN 29\n\
+         what was sealed or shipped, 18 records, would be void, and what was not, 2 records, would be cut off\n"
+    );
+    assert!(read(&rig, "events") == all.clone() + &lines(200..202) && read(&rig, &url) == all, "nothing moved");
+    rig.run(["log", "cursors", "create", "events", "far", "--acked", "30"]).succeeds();
+    rig.run(["log", "cursors", "create", "events", "near", "--acked", "4"]).succeeds();
+    rig.run(["log", "truncate", "events", "--after", "10"])
+        .fails(3, &["cursor far is done up to LSN 30", "--past-cursors"]);
+    let done = rig.json(["log", "truncate", "events", "--after", "10", "--past-cursors"]);
+    assert_eq!(told(&done), told(&dry));
+    let acked = |name: &str| {
+        let listed = rig.json(["log", "cursors", "list", "events"])["cursors"].clone();
+        listed.as_array().unwrap().iter().find(|cursor| cursor["cursor"] == name).unwrap()["acked"].clone()
+    };
+    assert_eq!((acked("far"), acked("near")), (28.into(), 4.into()));
+    assert_eq!(everywhere(&rig, "events", &url), [0; 4].map(|_| lines(0..10)));
+    let stats = rig.json(["log", "stats", "events"]);
+    assert_eq!((&stats["last"], &stats["records"], &stats["void"]), (&28.into(), &10.into(), &18.into()));
+    // Numbers of records and of sessions go on: none is given again.
+    assert_eq!(stats["sessions"], serde_json::json!({ "a": 20, "b": 8 }));
+    let appended = rig.json(["log", "append", "events", &rig.text("more"), "--session", "b"]);
+    assert_eq!((&appended["first"], &appended["last"], &appended["serial"]), (&29.into(), &30.into(), &10.into()));
+    let all = lines(0..10) + &lines(200..202);
+    assert_eq!(everywhere(&rig, "events", &url), [0; 4].map(|_| all.clone()));
+    // Who comes and asks for what follows a record that went is told, here and there; the newest ones are the newest that there are.
+    for place in ["events", &url] {
+        rig.run(["log", "read", place, "--from", "20"])
+            .fails(5, &["ends at LSN 10 now, and goes on at LSN 29", "LSN 20 with it"]);
+        let rest = rig.run(["log", "read", place, "--from", "11"]).succeeds().stdout.clone();
+        assert_eq!(rest, lines(200..202), "{place}");
+        let newest = rig.run(["log", "tail", place, "-n", "4", "--limit", "4"]).succeeds().stdout.clone();
+        assert_eq!(newest, lines(8..10) + &lines(200..202), "{place}");
+    }
+    // Once more, over what was void before; then nothing is left to go.
+    let done = rig.json(["log", "truncate", "events", "--after", "5"]);
+    assert_eq!(told(&done), [30, 5, 31, 7, 7, 0]);
+    rig.run(["log", "truncate", "events", "--after", "20"]).succeeds();
+    append(&rig, &["events"], &lines(300..301)).succeeds();
+    let all = lines(0..5) + &lines(300..301);
+    assert_eq!(everywhere(&rig, "events", &url), [0; 4].map(|_| all.clone()));
+    // A publication that was begun is finished first: then it is there, and void.
+    fs::write(rig.path("more"), lines(400..410)).unwrap();
     assert!(rig.crash("publish.intended", ["log", "append", "events", "more"]));
-    rig.run(["log", "truncate", "events", "--after", "35"]).fails(3, &["up to LSN 41", "littoral restore"]);
-    assert_eq!(read(&rig, &url), all + &lines(300..310));
+    let done = rig.json(["log", "truncate", "events", "--after", "31"]);
+    assert_eq!(told(&done), [41, 31, 42, 10, 10, 0]);
+    append(&rig, &["events"], &lines(500..501)).succeeds();
+    let all = all + &lines(500..501);
+    assert_eq!(everywhere(&rig, "events", &url), [0; 4].map(|_| all.clone()));
+    rig.run(["verify", &url]).succeeds();
+    // Through a prune, a copy, and as a log of its own.
+    rig.run(["prune", "events", "--keep-last", "1", "--grace", "0"]).succeeds();
+    rig.run(["copy", "events", &rig.url("second")]).succeeds();
+    let copied = format!("{}/events", rig.url("second"));
+    assert_eq!(everywhere(&rig, "events", &copied), [0; 4].map(|_| all.clone()));
+    fs::create_dir(rig.path("apart")).unwrap();
+    rig.run(["restore", &url, "apart/events"]).succeeds();
+    rig.run(["log", "ship", "apart/events", "--remote", &remote, "--volume", "apart"]).succeeds();
+    assert_eq!(read(&rig, &format!("{remote}/apart")), all);
+}
+
+#[test]
+fn a_rollback_of_what_was_shipped_that_is_killed_at_any_point_is_done_here_and_there_by_whoever_comes_next() {
+    let publication = ["publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
+    for point in ROLL_BACK_POINTS.iter().chain(&TAKE_BACK_POINTS).chain(&publication) {
+        let rig = Rig::with([("LITTORAL_POLL", "100ms".to_owned())]);
+        let remote = rig.url("shared");
+        let url = format!("{remote}/events");
+        rig.run(["log", "create", "events", "--remote", &remote]).succeeds();
+        // Where it is so also across a segment that is sealed.
+        let is_large = ["log.cut.said", "log.cut.here", "publish.landed"].contains(point);
+        let wide = if is_large { format!("{}\n", "x".repeat(14 << 20)).repeat(5) } else { String::new() };
+        append(&rig, &["events", "--session", "s"], &(lines(0..60) + &wide + &lines(60..80))).succeeds();
+        let there = rig.json(["log", "stats", "events"])["last"].as_u64().unwrap();
+        fs::write(rig.path("more"), lines(80..90)).unwrap();
+        assert!(rig.crash("carry.walked", ["log", "append", "events", "more"]));
+        let stats = rig.json(["log", "stats", "events"]);
+        assert_eq!(
+            (&stats["last"], &stats["segments"][0]["sealed"]),
+            (&(there + 10).into(), &is_large.into()),
+            "{point}: {stats}"
+        );
+        // Who has read what goes, here and there, and who has not.
+        let read_up_to = |place: &str, records: u64| {
+            let mut tail = spawn(&rig, &["log", "tail", place, "--from", "1"]);
+            let mut seen = BufReader::new(tail.stdout.take().unwrap()).lines();
+            (0..records).for_each(|_| drop(seen.next().unwrap().unwrap()));
+            (tail, seen)
+        };
+        let behind = [read_up_to("events", there + 10), read_up_to(&url, there)];
+        assert!(rig.crash(point, ["log", "truncate", "events", "--after", "40"]), "{point} was not reached");
+        assert_eq!(read(&rig, "events"), lines(0..40), "{point}");
+        let stats = rig.json(["log", "stats", "events"]);
+        assert_eq!((&stats["last"], &stats["records"]), (&there.into(), &40.into()), "{point}");
+        // What was not said there yet travels before whatever is appended.
+        append(&rig, &["events", "--session", "s"], "on\n").succeeds();
+        let all = lines(0..40) + "on\n";
+        for found in everywhere(&rig, "events", &url) {
+            assert!(found == all, "{point}: {} bytes", found.len());
+        }
+        for (tail, _) in behind {
+            let told = tail.wait_with_output().unwrap();
+            let stderr = String::from_utf8(told.stderr).unwrap();
+            let words = format!("ends at LSN 40 now, and goes on at LSN {}", there + 1);
+            assert!(stderr.contains(&words), "{point}: {stderr}");
+            assert_eq!(told.status.code(), Some(5), "{point}");
+        }
+        assert_eq!(rig.json(["log", "stats", "events"])["sessions"]["s"], there + 1, "{point}");
+        // And again, with nobody appending: whoever ships next says it.
+        assert!(rig.crash("log.cut.here", ["log", "truncate", "events", "--after", "20"]));
+        rig.run(["log", "ship", "events"]).succeeds();
+        for found in everywhere(&rig, "events", &url) {
+            assert!(found == lines(0..20), "{point}: {} bytes", found.len());
+        }
+        rig.run(["verify", &url]).succeeds();
+    }
+}
+
+#[test]
+fn what_was_rolled_back_comes_back_neither_by_a_folder_that_was_put_back_nor_by_a_takeover() {
+    let rig = Rig::new();
+    let remote = rig.url("shared");
+    let url = format!("{remote}/events");
+    fs::create_dir(rig.path("one")).unwrap();
+    fs::create_dir(rig.path("two")).unwrap();
+    rig.run(["log", "create", "one/events", "--remote", &remote]).succeeds();
+    append(&rig, &["one/events"], &lines(0..20)).succeeds();
+    rig.run(["restore", &url, "two/events"]).succeeds();
+    copy(&rig, "one/events", "backup");
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let then = Utc(u64::try_from(since_1970.as_millis()).unwrap()).to_string();
+    std::thread::sleep(Duration::from_millis(20));
+    rig.run(["log", "truncate", "one/events", "--after", "10"]).succeeds();
+    // Of before the rollback, and with all its records.
+    fs::rename(rig.path("one/events"), rig.path("gone")).unwrap();
+    copy(&rig, "backup", "one/events");
+    assert_eq!(read(&rig, "one/events"), lines(0..20));
+    append(&rig, &["one/events"], &lines(20..21)).succeeds();
+    let all = lines(0..10) + &lines(20..21);
+    assert_eq!(everywhere(&rig, "one/events", &url), [0; 4].map(|_| all.clone()));
+    // One who was restored before, and does not hold what came since, takes nothing over.
+    let refused = append(&rig, &["two/events", "--remote", &remote, "--takeover", "1"], "never\n");
+    refused.fails(3, &["ends at LSN 20", "LSN 21"]);
+    // And one that has all of it, and does not know: it is void there, before anything is appended.
+    fs::create_dir(rig.path("three")).unwrap();
+    rig.run(["restore", &url, "three/events"]).succeeds();
+    rig.run(["log", "truncate", "one/events", "--after", "5"]).succeeds();
+    assert_eq!(read(&rig, "three/events"), all);
+    append(&rig, &["three/events", "--remote", &remote, "--takeover", "1"], "three\n").succeeds();
+    assert_eq!(everywhere(&rig, "three/events", &url), [0; 4].map(|_| lines(0..5) + "three\n"));
+    append(&rig, &["one/events"], "apart\n").fails(3, &["three/.littoral appends to"]);
+    rig.run(["log", "truncate", "one/events", "--after", "2"]).fails(3, &["three/.littoral"]);
+    assert_eq!(read(&rig, "one/events"), lines(0..5) + "apart\n");
+    assert_eq!(read(&rig, &url), lines(0..5) + "three\n");
+    // As of before it is as it was.
+    rig.run(["restore", &url, "then", "--at", &then]).succeeds();
+    assert_eq!(read(&rig, "then"), lines(0..20));
+    rig.run(["verify", &url]).succeeds();
 }
 
 #[test]

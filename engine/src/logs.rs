@@ -43,7 +43,7 @@ pub use care::{Tended, Tender, logs_of, store_of, tables_of};
 pub use littoral_local::log::cursors::{Cursor, ack, cursor, cursors, drop_cursor, keep_cursor};
 pub use littoral_local::log::retain::{Keep, keep, keep_to, retain};
 pub use littoral_local::log::truncate::truncate_past_cursors;
-pub use littoral_local::log::void::{Void, voids};
+pub use littoral_local::log::void::{Void, newest, voids};
 pub use littoral_local::log::{
     Appended, Appender, Batch, Cut, FAULT_POINTS, Log, LogEnd, LogError, LogParts, LogStats, LogSync, Part, Prefix,
     Quiet, ROLL_BACK_POINTS, Range, Read, Reader, Record, Recovered, RolledBack, SegmentStats, Tail, Truncated,
@@ -54,7 +54,7 @@ pub use remote::{Fetched, RemoteReader};
 pub(crate) use restore::room_of;
 pub use restore::{RESTORE_POINTS, RestoredLog, restore};
 pub use ship::{Carrier, SHIP_POINTS, Shipped, carry};
-pub use truncation::{How, TRUNCATE_POINTS, let_go, quiet, reading, take_back};
+pub use truncation::{How, TAKE_BACK_POINTS, TRUNCATE_POINTS, let_go, quiet, reading, take_back};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/logs.md")]

@@ -8,8 +8,8 @@ use littoral_engine::exec::prune::{self, prune};
 use littoral_engine::exec::restore::At;
 use littoral_engine::exec::verify::verify;
 use littoral_engine::logs::{
-    self, Appender, Batch, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, Range, Reader, Record,
-    RemoteReader, SHIP_POINTS, TRUNCATE_POINTS, carry, let_go, take_back,
+    self, Appender, Batch, Cut, Log, LogError, LogParts, LogSync, Quiet, RESTORE_POINTS, ROLL_BACK_POINTS, Range,
+    Reader, Record, RemoteReader, SHIP_POINTS, TAKE_BACK_POINTS, TRUNCATE_POINTS, Void, carry, let_go, take_back,
 };
 use littoral_engine::volume::open_log;
 use littoral_engine::{EngineError, Log as Volume, Session, Stores, Target};
@@ -79,6 +79,8 @@ struct Known {
     serial: u64,
     number: u64,
     len: usize,
+    /// Whether it was rolled back and stays in its place.
+    is_void: bool,
 }
 
 impl Known {
@@ -109,8 +111,10 @@ struct World {
     shipped: u64,
     numbers: u64,
     restores: u64,
-    /// Where the log may end that died while its end was rolled back: there, or where it did.
-    ends: Option<(u64, u64)>,
+    /// Up to where what is void was said to be so there.
+    void_there: Vec<Void>,
+    /// Behind which record the log may end that died while its end was rolled back, and what was void before.
+    ends: Option<(u64, Vec<Void>)>,
     tally: BTreeMap<&'static str, u64>,
 }
 
@@ -152,6 +156,7 @@ impl World {
             shipped: 0,
             numbers: 0,
             restores: 0,
+            void_there: Vec::new(),
             ends: None,
             tally: BTreeMap::new(),
         }
@@ -189,9 +194,8 @@ impl World {
             let most = [1, 1, 7, 60][(self.numbers % 4) as usize].min((16 << 20) / len.max(1) as u64);
             let many = most.clamp(1, left);
             left -= many;
-            let new =
-                (1..=many).map(|nth| Known { session: session.clone(), serial: 0, number: self.numbers + nth, len });
-            let mut new: Vec<Known> = new.collect();
+            let known = |number| Known { session: session.clone(), serial: 0, number, len, is_void: false };
+            let mut new: Vec<Known> = (self.numbers + 1..).take(many as usize).map(known).collect();
             self.numbers += many;
             let appended = match new.as_slice() {
                 [one] => appender.append(&one.body()).map(Some),
@@ -220,6 +224,7 @@ impl World {
         let shipped = carry(&mut session.writer, &prefix).await?;
         assert_eq!(shipped.position.unwrap().lsn.0, self.durable);
         self.shipped = self.durable;
+        self.void_there = logs::voids(&self.path()).unwrap();
         if shipped.sealed > 0 {
             self.count("sealed");
         }
@@ -242,9 +247,22 @@ impl World {
         Ok(())
     }
 
-    /// Whatever of the end may go goes.
+    fn voids(&self) -> Vec<Void> {
+        logs::voids(&self.path()).unwrap()
+    }
+
+    /// What is void is what the log says, no record behind its end is known any more, and what is not void is what was not.
+    fn take_voids(&mut self, end: u64, voids: &[Void]) {
+        self.known.truncate(end as usize);
+        for (known, lsn) in self.known.iter_mut().zip(1..) {
+            known.is_void = voids.iter().any(|(from, to)| (from.0..=to.0).contains(&lsn));
+        }
+    }
+
+    /// Everything behind a record goes: what was not shipped is cut off, the rest is void.
     async fn roll_back(&mut self, last: u64) -> Result<(), EngineError> {
         let old = self.known.len() as u64;
+        let before = self.voids();
         // What is not all on the disk by now is not all there.
         if self.log.take().is_some_and(|log| log.close().is_err()) {
             self.reopen();
@@ -257,21 +275,35 @@ impl World {
         };
         match done.await {
             Ok(done) => {
-                assert_eq!((done.was.0, done.last.0), (old, last));
-                self.known.truncate(last as usize);
-                self.durable = last;
-                self.count("rolled back");
-            }
-            Err(EngineError::Refused(why)) => {
+                let end = done.next.0 - 1;
+                assert!(done.was.0 == old && end + done.cut == old, "{done:?} of {old}");
                 let row = self.stores.manifest.volume(&"events".parse().unwrap()).unwrap().unwrap();
-                assert!(last < row.tail.lsn.0 && why.contains("littoral restore"), "{why}");
-                self.count("too late");
+                assert!(row.tail.lsn.0 <= end, "s02: what was shipped is not cut off");
+                self.is_rolled_back(last, end, &before);
+                self.durable = end;
+                self.void_there = self.voids();
+                if done.cut > 0 {
+                    self.count("cut off");
+                }
+                if done.voided > 0 {
+                    self.count("made void");
+                }
             }
-            Err(EngineError::Log(LogError::NotRolledBack { why, .. })) => assert!(why.contains("is sealed"), "{why}"),
-            Err(_) => self.ends = Some((last, old)),
+            Err(_) => self.ends = Some((last, before)),
         }
         self.reopen();
         Ok(())
+    }
+
+    /// Behind a record nothing is given out, before it what was, and what was void is.
+    fn is_rolled_back(&mut self, last: u64, end: u64, before: &[Void]) {
+        let was: Vec<bool> = self.known.iter().map(|known| known.is_void).collect();
+        self.take_voids(end, &self.voids());
+        for ((known, was), lsn) in self.known.iter().zip(was).zip(1..) {
+            // Of what is before the log's beginning nothing need be said.
+            let wanted = was || lsn > last;
+            assert!(known.is_void == wanted || lsn < self.start, "LSN {lsn}, rolled back behind {last}: {before:?}");
+        }
     }
 
     async fn prune(&mut self) -> Result<(), EngineError> {
@@ -291,11 +323,16 @@ impl World {
         }
         let log = Log::open(&self.path(), LogSync::None, self.parts()).unwrap();
         let last = log.durable().0;
+        assert!(last <= self.known.len() as u64);
         match self.ends.take() {
-            Some((new, old)) => assert!(last == new || last == old, "{last} is neither {new} nor {old}"),
+            // All of it, or nothing.
+            Some((end, before)) if last < self.known.len() as u64 || self.voids() != before => {
+                self.is_rolled_back(end, last, &before);
+                self.count("finished");
+            }
+            Some(_) => {}
             None => assert!(last >= self.durable, "durable up to {}, and {last} is there", self.durable),
         }
-        assert!(last <= self.known.len() as u64);
         self.known.truncate(last as usize);
         self.durable = last;
         if let Some(row) = self.stores.manifest.volume(&"events".parse().unwrap()).unwrap() {
@@ -317,12 +354,22 @@ impl World {
         assert!(done.position.lsn.0 >= self.shipped);
         self.known.truncate(done.position.lsn.0 as usize);
         (self.durable, self.shipped, self.start) = (done.position.lsn.0, done.position.lsn.0, done.start.0);
+        // What was said there is, and nothing is that was not at least said here.
+        let voids = self.voids();
+        let is_in = |lsn: u64, voids: &[Void]| voids.iter().any(|(from, to)| (from.0..=to.0).contains(&lsn));
+        for (known, lsn) in self.known.iter().zip(1..).filter(|(_, lsn)| *lsn >= self.start) {
+            assert!(!is_in(lsn, &self.void_there) || is_in(lsn, &voids), "LSN {lsn} has come back");
+            assert!(!is_in(lsn, &voids) || known.is_void, "LSN {lsn} went without being asked to");
+        }
+        self.take_voids(done.position.lsn.0, &voids);
+        self.void_there = voids;
         self.count("lost disks");
         self.reopen();
     }
 
     fn check(&self, found: &[Record], from: u64, to: u64) {
-        let mut expected = self.known.iter().zip(1..).filter(|(_, lsn)| (from..=to).contains(lsn));
+        let is_asked = |(known, lsn): &(&Known, u64)| !known.is_void && (from..=to).contains(lsn);
+        let mut expected = self.known.iter().zip(1..).filter(is_asked);
         for record in found {
             let (known, lsn) = expected.next().unwrap_or_else(|| panic!("LSN {} is too much", record.lsn));
             assert_eq!((record.lsn.0, &record.session, record.serial.get()), (lsn, &known.session, known.serial));
@@ -356,7 +403,19 @@ impl World {
         let from = self.start + chance.below(last + 1 - self.start.min(last));
         let to = from + chance.below(200);
         let range = Range { from: Lsn(from), to: Lsn(to), ..Range::ALL };
-        let mut reader = RemoteReader::open(volume, range).await.unwrap();
+        let is_void = |lsn: u64| self.known.get(lsn as usize - 1).is_some_and(|known| known.is_void);
+        let mut reader = match RemoteReader::open(volume, range).await {
+            Err(EngineError::Log(LogError::RolledBack { end, next, .. })) => {
+                // What is before it was given to whoever asks for this.
+                assert!(from > self.start && is_void(from) && is_void(from - 1), "LSN {from}");
+                assert!(
+                    (end.0 + 1..next.0).all(is_void) && !is_void(next.0) && (end.0 < self.start || !is_void(end.0))
+                );
+                self.count("told");
+                return;
+            }
+            opened => opened.unwrap(),
+        };
         let mut found = Vec::new();
         while let Some(record) = reader.next_record().await.unwrap() {
             found.push(record);
@@ -370,11 +429,13 @@ fn all(mut reader: Reader) -> Vec<Record> {
     std::iter::from_fn(|| reader.next_record().unwrap()).collect()
 }
 
-const DEATHS: [&str; 20] = [
+const DEATHS: [&str; 22] = [
     "log.cut.said",
     "log.cut.marked",
     "log.cut.zeroed",
     "log.cut.done",
+    "log.cut.here",
+    "log.cut.there",
     "carry.walked",
     "carry.uploaded",
     "carry.published",
@@ -436,7 +497,8 @@ async fn live(seed: u64, steps: u64) -> BTreeMap<&'static str, u64> {
                 Ok(())
             }
             18 | 19 => {
-                let last = world.known.len() as u64 - chance.below(40).min(world.known.len() as u64);
+                let far = [5, 40, 40, 400][chance.below(4) as usize];
+                let last = world.known.len() as u64 - chance.below(far).min(world.known.len() as u64);
                 world.roll_back(last.max(world.start - 1)).await
             }
             _ => {
@@ -481,7 +543,8 @@ async fn s02_p15_the_volume_holds_what_the_log_held_whatever_happened() {
         }
     }
     println!("{all:?}");
-    for what in ["sealed", "truncated", "pruned", "died", "lost disks", "looked", "rolled back", "too late"] {
+    let rolled_back = ["cut off", "made void", "finished", "told"];
+    for what in ["sealed", "truncated", "pruned", "died", "lost disks", "looked"].into_iter().chain(rolled_back) {
         assert!(all.get(what).is_some_and(|times| *times > 0), "{what} never came to pass: {all:?}");
     }
 }
@@ -512,6 +575,93 @@ async fn a_death_at_any_named_point_of_shipping_and_restoring_loses_nothing_and_
         logs::restore(&world.volume(), &world.components, &At::Newest, &copy).await.unwrap();
         assert_eq!(verify(&world.volume(), &world.components).await.unwrap().problems, Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_death_at_any_named_point_of_rolling_back_what_was_shipped_is_finished_here_and_there_by_whoever_comes_next()
+{
+    let publication = ["publish.drafted", "publish.intended", "publish.landed", "publish.committed"];
+    for point in ROLL_BACK_POINTS.iter().chain(&TAKE_BACK_POINTS).chain(&publication) {
+        for is_answer_lost in [false, true] {
+            let mut world = World::new();
+            world.append(Some("a"), 30, 100);
+            if !is_answer_lost {
+                // A segment that is sealed, there and here.
+                world.append(None, 6, 14 << 20);
+            }
+            world.ship().await.unwrap();
+            let mut there = world.shipped;
+            world.append(Some("b"), 10, 100);
+            if is_answer_lost {
+                // What was on its way is settled first: then it is there.
+                world.faults.arm("publish.intended", 0);
+                assert!(world.ship().await.is_err());
+                world.reopen();
+                there += 10;
+                world.append(Some("c"), 5, 100);
+            }
+            let died = world.tally.get("died").copied();
+            world.faults.arm(point, u64::from(is_answer_lost && *point == "publish.committed"));
+            world.roll_back(20).await.unwrap();
+            assert!(world.tally.get("died").copied() > died, "{point} was never reached");
+            assert_eq!(world.known.len() as u64, there, "{point}: what was not shipped is cut off");
+            assert!(world.known[20..].iter().all(|known| known.is_void), "{point}: it is done");
+            world.check(&all(Reader::open(&world.path(), Range::ALL).unwrap()), 1, u64::MAX);
+            world.append(Some("b"), 3, 100);
+            world.ship().await.unwrap();
+            world.look(&mut Chance(5)).await;
+            world.lose_disk().await;
+            assert!(world.known[25].is_void, "{point}: it has come back");
+            world.check(&all(Reader::open(&world.path(), Range::ALL).unwrap()), 1, u64::MAX);
+            world.roll_back(20).await.unwrap();
+            assert_eq!(world.known.iter().filter(|known| !known.is_void).count(), 20, "{point}");
+            assert_eq!(verify(&world.volume(), &world.components).await.unwrap().problems, Vec::<String>::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_follows_a_volume_and_has_read_what_was_rolled_back_is_told_where_it_goes_on_and_others_go_on() {
+    let mut world = World::new();
+    world.append(Some("a"), 20, 100);
+    world.ship().await.unwrap();
+    let mut readers = Vec::new();
+    for read in [0, 9, 10, 11, 20] {
+        let range = Range { to: Lsn(if read == 20 { u64::MAX } else { read }), ..Range::ALL };
+        let mut reader = RemoteReader::open(world.volume(), range).await.unwrap();
+        for _ in 0..read {
+            assert!(reader.next_record().await.unwrap().is_some());
+        }
+        readers.push((read, reader));
+    }
+    let mut behind = RemoteReader::open(world.volume(), Range::from(Lsn(11))).await.unwrap();
+    world.roll_back(10).await.unwrap();
+    world.append(Some("a"), 5, 100);
+    world.ship().await.unwrap();
+    for (read, reader) in &mut readers {
+        let told = reader.look().await;
+        match told {
+            Ok(is_more) => assert!(is_more && *read <= 10, "{read}"),
+            Err(EngineError::Log(LogError::RolledBack { asked, end, next })) => {
+                assert_eq!((asked.0, end.0, next.0), (*read + 1, 10, 21), "{read}");
+                assert!(*read > 10);
+            }
+            Err(error) => panic!("{read}: {error}"),
+        }
+    }
+    // Who has read none of it is given none of it.
+    assert!(behind.look().await.unwrap());
+    assert_eq!(behind.next_record().await.unwrap().unwrap().lsn, Lsn(21));
+    world.prune().await.unwrap();
+    world.look(&mut Chance(1)).await;
+    let refused = RemoteReader::open(world.volume(), Range::from(Lsn(15))).await.unwrap_err().to_string();
+    assert!(refused.contains("the log ends at LSN 10 now, and goes on at LSN 21"), "{refused}");
+    // As of before it is as it was.
+    let copy = world.dir.path().join("then");
+    let records = world.volume().newest().await.unwrap().unwrap().0;
+    assert!(records > 3);
+    let then = logs::restore(&world.volume(), &world.components, &At::Lsn(Lsn(20)), &copy).await.unwrap();
+    assert_eq!(then.records(), 10, "its newest state with these LSNs");
 }
 
 /// What reading gives, all of it.

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // The rig of a test is a test.
 
 use littoral_engine::logs::tables::TABLES_POINTS;
-use littoral_engine::logs::{RESTORE_POINTS, SHIP_POINTS, TRUNCATE_POINTS};
+use littoral_engine::logs::{RESTORE_POINTS, SHIP_POINTS, TAKE_BACK_POINTS, TRUNCATE_POINTS};
 use littoral_tests::crash::POINTS;
 use littoral_tests::world::{Layout, Tally, World};
 use std::time::{Duration, Instant};
@@ -114,7 +114,8 @@ fn the_named_points_are_those_of_the_sources() {
     // And these in cli/tests/log_tables.rs.
     let table = ["log.table.begun", "log.table.appended", "log.table.synced"];
     // And these in cli/tests/table_volumes.rs.
-    let logs = [&SHIP_POINTS[..], &TRUNCATE_POINTS, &RESTORE_POINTS, &TABLES_POINTS, &table].concat();
+    let logs =
+        [&SHIP_POINTS[..], &TRUNCATE_POINTS, &TAKE_BACK_POINTS, &RESTORE_POINTS, &TABLES_POINTS, &table].concat();
     let mut known = [&POINTS[..], &others, &jobs, &copies, &logs[..]].concat();
     known.sort_unstable();
     assert_eq!(found, known);

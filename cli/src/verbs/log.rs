@@ -150,7 +150,8 @@ fn stats_json(path: &Path, stats: &LogStats) -> Value {
         "created": Utc(stats.created_ms).to_string(),
         "start": stats.start.0,
         "last": stats.last.0,
-        "records": stats.last.0 + 1 - stats.start.0,
+        "records": stats.records(),
+        "void": stats.void,
         "bytes": stats.segments.iter().map(|segment| segment.bytes).sum::<u64>(),
         "segments": stats.segments.iter().map(segment).collect::<Vec<_>>(),
         "sessions": sessions,
@@ -159,11 +160,14 @@ fn stats_json(path: &Path, stats: &LogStats) -> Value {
 }
 
 fn stats_text(path: &Path, stats: &LogStats, keep: &Keep) -> String {
-    let records = stats.last.0 + 1 - stats.start.0;
+    let records = stats.records();
     let bytes: u64 = stats.segments.iter().map(|segment| segment.bytes).sum();
     let mut text = format!("{}: {}, {}", path.display(), words::some(records, "record"), words::bytes(bytes));
     if records > 0 {
         text.push_str(&format!(", LSN {} to {}", stats.start, stats.last));
+    }
+    if stats.void > 0 {
+        text.push_str(&format!("; {} of these LSNs are void", words::count(stats.void)));
     }
     text.push('\n');
     match &stats.appender {

@@ -112,7 +112,7 @@ pub(super) async fn restored(args: Args, at: Option<At>, brings_logs: bool, door
 /// What became of a table's log, for machines.
 pub(super) fn brought_json((log, path, brought): &(CountedLog, PathBuf, Brought)) -> Value {
     let (state, records) = match brought {
-        Brought::Restored(done) => ("restored", Some(done.position.lsn.0 + 1 - done.start.0)),
+        Brought::Restored(done) => ("restored", Some(done.records())),
         Brought::Here => ("here", None),
         Brought::Missing(_) => ("missing", None),
     };
@@ -124,7 +124,7 @@ pub(super) fn brought_text((log, path, brought): &(CountedLog, PathBuf, Brought)
     let (table, path) = (&log.table, path.display());
     match brought {
         Brought::Restored(done) => {
-            let records = done.position.lsn.0 + 1 - done.start.0;
+            let records = done.records();
             format!("the log of table {table} is {path}: {}, {}", words::some(records, "record"), words::bytes(done.bytes))
         }
         Brought::Here => format!("the log of table {table} is here already: {path}"),
@@ -153,7 +153,7 @@ async fn restored_log(
         None => restoring.await?,
     };
     let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let records = done.position.lsn.0 + 1 - done.start.0;
+    let records = done.records();
     let json = json!({
         "verb": "restore",
         "volume": place.url(),

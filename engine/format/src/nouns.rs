@@ -146,6 +146,8 @@ const ROW_ZEROS_MAX: u64 = 32 * crate::table::PAGES_MAX;
 const IS_SEGMENT: u8 = 2;
 /// What the state of a table's segment has more.
 const OF_A_TABLE: u8 = 2;
+/// And that of one of which records were taken back, in place of it.
+const TAKEN_BACK: u8 = 4;
 /// Bytes that any piece takes at least.
 const PIECE_LEN_MIN: usize = 1 + 1 + 35 + 1;
 
@@ -154,28 +156,35 @@ impl Spell for LogTable {
         out.limit(self.columns.len(), LOG_COLUMNS_MAX);
         out.count("table: columns", self.columns.len());
         self.columns.iter().for_each(|column| out.text("table: a column, as SQL declares it", column));
-        out.limit(self.voids.len(), LOG_VOIDS_MAX);
-        out.count("table: runs of records that are no rows", self.voids.len());
-        let mut before = 0;
-        for (from, to) in &self.voids {
-            out.varint("void: first LSN, from the end of the one before", from.0.wrapping_sub(before));
-            out.varint("void: records after it", to.0.wrapping_sub(from.0));
-            before = to.0;
-        }
+        put_voids(out, "table: runs of records that are no rows", &self.voids);
     }
 
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
         let columns = input.list(1, LOG_COLUMNS_MAX, |input| Ok(input.text()?.to_owned()))?;
-        let mut before = 0_u64;
-        let voids = input.list(2, LOG_VOIDS_MAX, |input| {
-            let (from, more) = (input.varint()?, input.varint()?);
-            let beyond = || input.invalid("a void beyond 64 bits");
-            let from = before.checked_add(from).ok_or_else(beyond)?;
-            before = from.checked_add(more).ok_or_else(beyond)?;
-            Ok((Lsn(from), Lsn(before)))
-        })?;
-        Ok(Self { columns, voids })
+        Ok(Self { columns, voids: get_voids(input)? })
     }
+}
+
+fn put_voids(out: &mut Out, what: &'static str, voids: &[(Lsn, Lsn)]) {
+    out.limit(voids.len(), LOG_VOIDS_MAX);
+    out.count(what, voids.len());
+    let mut before = 0;
+    for (from, to) in voids {
+        out.varint("void: first LSN, from the end of the one before", from.0.wrapping_sub(before));
+        out.varint("void: records after it", to.0.wrapping_sub(from.0));
+        before = to.0;
+    }
+}
+
+fn get_voids(input: &mut In<'_>) -> Result<Vec<(Lsn, Lsn)>, FormatError> {
+    let mut before = 0_u64;
+    input.list(2, LOG_VOIDS_MAX, |input| {
+        let (from, more) = (input.varint()?, input.varint()?);
+        let beyond = || input.invalid("a void beyond 64 bits");
+        let from = before.checked_add(from).ok_or_else(beyond)?;
+        before = from.checked_add(more).ok_or_else(beyond)?;
+        Ok((Lsn(from), Lsn(before)))
+    })
 }
 
 impl Spell for LogRow {
@@ -189,8 +198,13 @@ impl Spell for LogRow {
         out.varint("segment: records", self.records);
         out.varint("segment: earliest time, ms", self.since_ms);
         out.varint("segment: latest time, ms", self.until_ms);
-        let state = u8::from(self.sealed.is_some()) + if self.table.is_some() { OF_A_TABLE } else { 0 };
-        out.u8("segment: state (0 open, 1 sealed; 2 more of a table)", state);
+        let more = match (&self.table, self.taken_back.is_empty()) {
+            (Some(_), _) => OF_A_TABLE,
+            (None, false) => TAKEN_BACK,
+            (None, true) => 0,
+        };
+        let state = u8::from(self.sealed.is_some()) + more;
+        out.u8("segment: state (0 open, 1 sealed; 2 more of a table, 4 more where records were taken back)", state);
         if let Some(bytes) = self.sealed {
             out.varint("segment: bytes of its file", bytes);
         }
@@ -205,6 +219,8 @@ impl Spell for LogRow {
         }
         if let Some(table) = &self.table {
             table.put(out);
+        } else if !self.taken_back.is_empty() {
+            put_voids(out, "segment: runs of records that were taken back", &self.taken_back);
         }
     }
 
@@ -212,13 +228,13 @@ impl Spell for LogRow {
         let (first, created_ms) = (Lsn(input.varint()?), input.varint()?);
         let (end, records) = (input.varint()?, input.varint()?);
         let (since_ms, until_ms) = (input.varint()?, input.varint()?);
-        let (is_sealed, is_of_a_table) = match input.u8()? {
-            state @ 0..4 => (state & 1 == 1, state & OF_A_TABLE > 0),
+        let (is_sealed, more) = match input.u8()? {
+            state @ 0..6 => (state & 1 == 1, state & !1),
             other => return Err(input.invalid(format!("a segment in state {other}"))),
         };
         let sealed = if is_sealed { Some(input.varint()?) } else { None };
-        let (pieces, table) = (Vec::new(), None);
-        let mut row = Self { first, created_ms, end, records, since_ms, until_ms, sealed, pieces, table };
+        let (pieces, table, taken_back) = (Vec::new(), None, Vec::new());
+        let mut row = Self { first, created_ms, end, records, since_ms, until_ms, sealed, pieces, table, taken_back };
         let (mut lsn, mut from) = (first.0, row.span().0);
         row.pieces = input.list(PIECE_LEN_MIN, LOG_PIECES_MAX, |input| {
             let beyond = |input: &In<'_>| input.invalid("a piece beyond 64 bits");
@@ -228,8 +244,17 @@ impl Spell for LogRow {
             from = to;
             Ok(piece)
         })?;
-        if is_of_a_table {
-            row.table = Some(LogTable::get(input)?);
+        match more {
+            OF_A_TABLE => row.table = Some(LogTable::get(input)?),
+            TAKEN_BACK => {
+                row.taken_back = get_voids(input)?;
+                if row.taken_back.is_empty() {
+                    return Err(input.invalid(
+                        "a segment of which nothing was taken back, in the state of one of which something was",
+                    ));
+                }
+            }
+            _ => {}
         }
         match row.check() {
             Ok(()) => Ok(row),

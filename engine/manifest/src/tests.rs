@@ -200,6 +200,7 @@ fn a_logs_segments_are_kept_by_their_numbers_and_go_one_by_one() {
         sealed: None,
         pieces: Vec::new(),
         table: None,
+        taken_back: Vec::new(),
     };
     let put = |chunk, segment| ManifestOp::PutSegment { chunk: ChunkId(chunk), segment };
     let dir = tempfile::tempdir().unwrap();

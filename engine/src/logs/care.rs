@@ -6,7 +6,7 @@
 //! 2. Nothing is begun and nobody's term ends: a log without a volume is left alone, so is one that was released, or taken over.
 //! 3. Where nothing changed, nothing is asked of the object store, and no segment is read again.
 
-use super::ship::{Carrier, Shipped};
+use super::ship::{Carrier, Said, Shipped};
 use super::truncation::all_rows;
 use crate::components::Components;
 use crate::error::EngineError;
@@ -144,7 +144,7 @@ fn not_ours(place: &Place) -> Result<Option<Tended>, EngineError> {
     })
 }
 
-/// Whether a log's volume has all of it, and sealed what is sealed here, as far as this store knows.
+/// Whether a log's volume has all of it, sealed what is sealed here, and says what is void, as far as this store knows.
 fn is_there(place: &Place, settled: &Settled) -> Result<bool, EngineError> {
     let (Some(row), Some(manifest)) = (known(place)?, place.manifest()?) else { return Ok(false) };
     let id = row.meta.id;
@@ -152,12 +152,15 @@ fn is_there(place: &Place, settled: &Settled) -> Result<bool, EngineError> {
         return Ok(false);
     }
     let open = manifest.row(&id, ChunkId(row.tail.figures.generation.0))?.and_then(|row| row.segment);
+    let rows = all_rows(&*manifest, &id)?;
     // What a truncation that was killed had said in the volume is done here by whoever opens that.
-    let is_cut = match all_rows(&*manifest, &id)?.first() {
+    let is_cut = match rows.first() {
         Some((_, first)) => first.first > settled.prefix.start()?,
         None => false,
     };
-    Ok(!is_cut && open.is_none_or(|open| open.first == settled.open))
+    // And one of the end that was killed had said it here.
+    let is_said = Said::TakenBack(settled.prefix.voids()?).is_said(&rows, row.tail.lsn);
+    Ok(!is_cut && is_said && open.is_none_or(|open| open.first == settled.open))
 }
 
 /// The store in which a database, a log, or what else lies in a folder is bound, where there is one.

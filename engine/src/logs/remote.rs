@@ -6,7 +6,9 @@
 //!    Where the rows travel with the manifest snapshot, the first record is there after three requests one after another: what names the log's
 //!    end, then what came since and, beside it, the first index that matches, then a block.
 //! 3. Who follows asks for the next name in the volume's log, and nothing else while there is none (rule P8).
+//! 4. What was rolled back is given to nobody, and whoever has read some of it is told where the log goes on.
 
+use super::restore::joined;
 use super::{Range, Record};
 use crate::error::EngineError;
 use crate::exec::fetch::blob_path;
@@ -18,6 +20,7 @@ use littoral_format as format;
 use littoral_format::FormatError;
 use littoral_format::log::{ENTRY_HEAD_BYTES, decode_entry, decode_index, entry_bytes, read_head};
 use littoral_local::log::LogError;
+use littoral_local::log::void::{Void, around, is_void, newest};
 use littoral_plan::follows;
 use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
@@ -57,6 +60,8 @@ pub struct RemoteReader {
     fetched: Fetched,
     /// The index of a segment that was asked for beforehand.
     foreseen: Option<(LogRow, LogIndex)>,
+    /// What was rolled back.
+    taken_back: Vec<Void>,
 }
 
 /// A segment that is being read.
@@ -106,15 +111,21 @@ impl RemoteReader {
         if range.from != Lsn::ZERO && range.from < start {
             return Err(LogError::Truncated { asked: range.from, start }.into());
         }
+        let taken_back = taken_back(&rows);
+        // Whoever asks for what follows one of them has read that.
+        if let Some((from, to)) = around(&taken_back, range.from).filter(|(from, _)| range.from > *from) {
+            return Err(rolled_back(range.from, (from, to)));
+        }
         let next = range.from.max(start);
         let (ready, fetched, foreseen) = (VecDeque::new(), Fetched::default(), None);
-        Ok(Self { log, opened, rows, range, next, ready, at: None, looks: 0, fetched, foreseen })
+        Ok(Self { log, opened, rows, range, next, ready, at: None, looks: 0, fetched, foreseen, taken_back })
     }
 
-    /// Where a log begins in its volume, and its last record there.
-    pub async fn ends(log: &VolumeLog) -> Result<(Lsn, Lsn), EngineError> {
+    /// Where the newest so many records begin that a log's volume has.
+    pub async fn newest(log: &VolumeLog, records: u64) -> Result<Lsn, EngineError> {
         let reader = Self::open(log.clone(), Range::ALL).await?;
-        Ok((start_of(&reader.rows, &reader.opened), reader.last()))
+        let voids = joined(segments(&reader.rows).flat_map(|(_, row)| row.voids()));
+        Ok(newest(&voids, (start_of(&reader.rows, &reader.opened), reader.last()), records))
     }
 
     /// The columns of its rows, where it is a table's and has some, as SQL declares them.
@@ -162,7 +173,7 @@ impl RemoteReader {
     /// Looks whether the volume has more by now. Whether it has.
     pub async fn look(&mut self) -> Result<bool, EngineError> {
         self.looks += 1;
-        let before = self.opened.tail.lsn;
+        let (before, seq) = (self.opened.tail.lsn, self.opened.tail.seq);
         if self.looks.is_multiple_of(LOOKS) {
             if self.log.newest().await? != Some(self.opened.tail.seq) {
                 self.look_again().await?;
@@ -180,7 +191,20 @@ impl RemoteReader {
             self.opened.extend(&record).map_err(|source| self.log.serials(source))?;
             self.at = None;
         }
+        if self.opened.tail.seq > seq {
+            self.refuse_taken_back()?;
+        }
         Ok(self.opened.tail.lsn > before)
+    }
+
+    /// Whoever has read what was rolled back since it was looked last is told.
+    fn refuse_taken_back(&mut self) -> Result<(), EngineError> {
+        let before = std::mem::replace(&mut self.taken_back, taken_back(&self.rows));
+        let read = Lsn(self.next.0.saturating_sub(1));
+        match around(&self.taken_back, read).filter(|_| !is_void(&before, read)) {
+            Some(void) => Err(rolled_back(self.next, void)),
+            None => Ok(()),
+        }
     }
 
     async fn look_again(&mut self) -> Result<(), EngineError> {
@@ -197,7 +221,7 @@ impl RemoteReader {
         if self.next < start {
             return Err(LogError::Truncated { asked: self.next, start }.into());
         }
-        Ok(())
+        self.refuse_taken_back()
     }
 
     /// Fetches what comes next. False: there is nothing.
@@ -307,6 +331,7 @@ impl RemoteReader {
         for (nth, block) in index.blocks.iter().enumerate() {
             let after = index.blocks.get(nth + 1).map_or(index.next(), |after| after.first);
             let is_asked = after > self.next
+                && around(row.voids(), block.first).is_none_or(|(_, to)| to.next() < after)
                 && block.first <= self.range.to
                 && block.until_ms >= self.range.since_ms
                 && block.since_ms <= self.range.until_ms;
@@ -329,6 +354,15 @@ impl Fetched {
         self.requests += 1;
         self.bytes += bytes;
     }
+}
+
+/// What was rolled back of a log, as its rows say.
+fn taken_back(rows: &Rows) -> Vec<Void> {
+    joined(segments(rows).flat_map(|(_, row)| &row.taken_back))
+}
+
+fn rolled_back(asked: Lsn, (from, to): Void) -> EngineError {
+    LogError::RolledBack { asked, end: Lsn(from.0 - 1), next: to.next() }.into()
 }
 
 /// Whether a segment may hold something of a range, of which all before `next` is done.

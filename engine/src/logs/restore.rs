@@ -8,7 +8,7 @@ use crate::exec::rebuild::Rows;
 use crate::exec::restore::pin;
 use crate::log::{Log as VolumeLog, Opened};
 use littoral_local::log::Restoring;
-use littoral_local::log::void::{Void, add};
+use littoral_local::log::void::{self, Void, add};
 use littoral_ports::progress::Unit;
 use littoral_types::limits::LOG_SEGMENT_BYTES;
 use littoral_types::{At, CountedLog, LogRow, Lsn, Position, Seq, Serial, SessionName};
@@ -29,12 +29,21 @@ pub struct RestoredLog {
     pub time_ms: u64,
     /// Its first record, or the one that would be.
     pub start: Lsn,
+    /// How many of its records are void.
+    pub void: u64,
     /// Segments.
     pub segments: u64,
     /// Bytes that were fetched of them.
     pub bytes: u64,
     /// Whether a pin kept pruners away meanwhile.
     pub pinned: bool,
+}
+
+impl RestoredLog {
+    /// How many records it has that are given to readers.
+    pub fn records(&self) -> u64 {
+        (self.position.lsn.0 + 1).saturating_sub(self.start.0).saturating_sub(self.void)
+    }
 }
 
 /// Restores a log to a folder that is not there yet, or empty.
@@ -85,7 +94,7 @@ pub(crate) fn sessions_before(opened: &Opened) -> BTreeMap<SessionName, Serial> 
 }
 
 /// Voids of several segments as those of one log.
-fn joined<'a>(voids: impl Iterator<Item = &'a Void>) -> Vec<Void> {
+pub(super) fn joined<'a>(voids: impl Iterator<Item = &'a Void>) -> Vec<Void> {
     let mut all = Vec::new();
     voids.for_each(|void| add(&mut all, *void));
     all
@@ -122,14 +131,20 @@ async fn write_out(
         None => joined(tables.iter().flat_map(|table| &table.voids)),
     };
     voids.retain(|(_, to)| *to >= start);
-    if let Some(table) = tables.last() {
-        out.of_a_table(&table.columns, voids)?;
+    if tables.is_empty() {
+        voids = joined(segments(rows).flat_map(|(_, row)| &row.taken_back));
+    }
+    let void = void::count(&voids, start, opened.tail.lsn);
+    match tables.last() {
+        Some(table) => out.of_a_table(&table.columns, voids)?,
+        None => out.without(voids),
     }
     components.faults.reach("log_restore.written")?;
     out.finish()?;
     let tail = &opened.tail;
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
-    Ok(RestoredLog { position, seq: tail.seq, time_ms: tail.time_ms, start, segments: count, bytes, pinned: false })
+    let (seq, time_ms) = (tail.seq, tail.time_ms);
+    Ok(RestoredLog { position, seq, time_ms, start, void, segments: count, bytes, pinned: false })
 }
 
 /// Fetches one segment, each of its objects once, and verifies it.

@@ -6,7 +6,9 @@
 //! 2. A volume's LSNs are the log's. Whoever dies is followed by whoever ships next: where the volume ends its own rows say.
 //! 3. A log that is behind its volume, or another one, ships nothing, and nothing is appended to it.
 //! 4. Who was superseded appends nothing more from the moment that he learns it (rule P4).
+//! 5. What was rolled back here is said there before anything else travels, and what was rolled back there is void here before anything is shipped.
 
+use super::restore::joined;
 use super::truncation::{all_rows, let_go};
 use crate::components::Components;
 use crate::error::EngineError;
@@ -20,6 +22,7 @@ use littoral_format as format;
 use littoral_format::record::HEADER_BYTES_MAX;
 use littoral_local::log::schema::columns;
 use littoral_local::log::truncate::truncate_past_cursors;
+use littoral_local::log::void::{Void, add, keep_voids};
 use littoral_local::log::{Cut, LogError, Prefix, Runs, Stand, identity};
 use littoral_plan::{Piece, pieces};
 use littoral_ports::BlobBody;
@@ -94,6 +97,33 @@ impl Rows {
         let known = row.table.as_ref().map(|table| table.columns.clone()).unwrap_or_default();
         let columns = if self.columns.is_empty() { known } else { self.columns.clone() };
         LogTable { columns, voids: row.voids_among(&self.counted.voids_up_to(end)) }
+    }
+}
+
+/// What is said of segments besides where their bytes are.
+pub(super) enum Said<'a> {
+    /// Of a log that is no table's: what was rolled back and stays in its place.
+    TakenBack(Vec<Void>),
+    /// Of a table's: what its database says.
+    Rows(&'a Rows),
+}
+
+impl Said<'_> {
+    /// A segment of which that is said, where the volume ends at a record.
+    fn of(&self, row: &LogRow, end: Lsn) -> LogRow {
+        match self {
+            Said::Rows(rows) => LogRow { table: Some(rows.of(row, end)), ..row.clone() },
+            Said::TakenBack(voids) => {
+                let mut taken_back = row.taken_back.clone();
+                row.voids_among(voids).into_iter().for_each(|void| add(&mut taken_back, void));
+                LogRow { taken_back, ..row.clone() }
+            }
+        }
+    }
+
+    /// Whether it is said of all of them.
+    pub(super) fn is_said(&self, rows: &[(ChunkId, LogRow)], end: Lsn) -> bool {
+        rows.iter().all(|(_, row)| self.of(row, end) == *row)
     }
 }
 
@@ -207,7 +237,7 @@ impl Carrier {
         let (mut session, meter) = self.session(Some(prefix)).await?;
         let writer = &mut session.writer;
         writer.settle().await?;
-        amend(writer, rows).await?;
+        amend(writer, &Said::Rows(rows)).await?;
         let start = prefix.start()?;
         if rows_of(writer)?.first().is_some_and(|(_, row)| row.first < start) {
             match let_go(writer, &self.path, Cut::Before(start), (true, false)).await {
@@ -216,7 +246,7 @@ impl Carrier {
                 Err(error) => return Err(error),
             }
         }
-        let done = carry_as(writer, prefix, Some(rows)).await?;
+        let done = carry_as(writer, prefix, &Said::Rows(rows)).await?;
         let sealed = rows_of(writer)?.iter().rev().find(|(_, row)| row.sealed.is_some()).map(|(_, row)| row.next());
         self.open = Some((session.rest(&self.path), meter));
         Ok((done, Lsn(sealed.unwrap_or(start).0.saturating_sub(1))))
@@ -234,7 +264,7 @@ impl Carrier {
         }
         let known = all_rows(&*manifest, &self.id)?;
         let (start, end) = (prefix.start()?, row.tail.lsn);
-        Ok(known.iter().all(|(_, row)| row.first >= start && row.table.as_ref() == Some(&rows.of(row, end))))
+        Ok(known.iter().all(|(_, row)| row.first >= start) && Said::Rows(rows).is_said(&known, end))
     }
 
     /// The term that is there ends with what is shipped next.
@@ -332,11 +362,17 @@ impl Carrier {
         if let (Some(prefix), false) = (prefix, self.is_compared) {
             let row = session.writer.row();
             refuse_unlike(&self.url(), &row.tail, last_row(&session.writer)?.as_ref(), prefix)?;
+            let rows = all_rows(&**session.writer.manifest(), &self.id)?;
             // A truncation that was killed had said in the volume that they are gone.
-            if let Some((_, first)) = all_rows(&**session.writer.manifest(), &self.id)?.first()
+            if let Some((_, first)) = rows.first()
                 && first.first > prefix.start()?
             {
                 truncate_past_cursors(&self.path, Cut::Before(first.first), false, &*self.components.faults)?;
+            }
+            // A folder that was put back knows nothing of what was rolled back since.
+            let taken_back = joined(rows.iter().flat_map(|(_, row)| &row.taken_back));
+            if !taken_back.is_empty() && keep_voids(&self.path, &taken_back)? {
+                tracing::warn!(log = %self.path.display(), "what was rolled back in its volume is void here, too");
             }
             self.is_compared = true;
         }
@@ -434,17 +470,23 @@ fn refuse_unlike(url: &str, tail: &TailRow, last: Option<&LogRow>, prefix: &Pref
 
 /// Ships all that is durable, for who has the volume open.
 pub async fn carry(writer: &mut Writer, prefix: &Prefix) -> Result<Shipped, EngineError> {
-    carry_as(writer, prefix, None).await
+    writer.settle().await?;
+    refuse_behind(&writer.log().url(), &writer.row().tail, prefix)?;
+    let said = Said::TakenBack(prefix.voids()?);
+    amend(writer, &said).await?;
+    carry_as(writer, prefix, &said).await
 }
 
-/// Says of what was shipped before which records are no rows, where that is not what was said. Those of a state that the database was taken back from
-/// were some.
-async fn amend(writer: &mut Writer, rows: &Rows) -> Result<(), EngineError> {
+/// Says of what was shipped before which records are given to nobody, where that is not what was said: rolled back since, or of a state that a table's
+/// database was taken back from.
+pub(super) async fn amend(writer: &mut Writer, said: &Said<'_>) -> Result<(), EngineError> {
+    if matches!(said, Said::TakenBack(voids) if voids.is_empty()) {
+        return Ok(());
+    }
     let end = writer.row().tail.lsn;
     let changed = rows_of(writer)?.into_iter().filter_map(|(chunk, row)| {
-        let table = rows.of(&row, end);
-        let differs = row.table.as_ref() != Some(&table);
-        differs.then_some(ManifestOp::PutSegment { chunk, segment: LogRow { table: Some(table), ..row } })
+        let segment = said.of(&row, end);
+        (segment != row).then_some(ManifestOp::PutSegment { chunk, segment })
     });
     let ops: Vec<ManifestOp> = changed.collect();
     if ops.is_empty() {
@@ -459,7 +501,7 @@ fn rows_of(writer: &Writer) -> Result<Vec<(ChunkId, LogRow)>, EngineError> {
     all_rows(&**writer.manifest(), &writer.row().meta.id)
 }
 
-async fn carry_as(writer: &mut Writer, prefix: &Prefix, rows: Option<&Rows>) -> Result<Shipped, EngineError> {
+async fn carry_as(writer: &mut Writer, prefix: &Prefix, said: &Said<'_>) -> Result<Shipped, EngineError> {
     let mut shipped = Shipped::default();
     loop {
         writer.settle().await?;
@@ -467,7 +509,7 @@ async fn carry_as(writer: &mut Writer, prefix: &Prefix, rows: Option<&Rows>) -> 
         writer.index_if_due().await?;
         refuse_behind(&writer.log().url(), &writer.row().tail, prefix)?;
         let Some(step) = Step::next(writer, prefix)? else { break };
-        shipped.add(step.publish(writer, prefix, rows).await?);
+        shipped.add(step.publish(writer, prefix, said).await?);
     }
     let tail = &writer.row().tail;
     shipped.position = Some(Position { epoch: tail.epoch, lsn: tail.lsn });
@@ -566,7 +608,7 @@ impl Step {
         self.before.iter().find(|piece| piece.from == offset).map_or(self.stand.next, |piece| piece.first)
     }
 
-    async fn publish(self, writer: &mut Writer, prefix: &Prefix, rows: Option<&Rows>) -> Result<Shipped, EngineError> {
+    async fn publish(self, writer: &mut Writer, prefix: &Prefix, said: &Said<'_>) -> Result<Shipped, EngineError> {
         let faults = writer.components().faults.clone();
         faults.reach("carry.walked")?;
         let tail = writer.row().tail.clone();
@@ -590,12 +632,9 @@ impl Step {
                 (runs.len(), Vec::new())
             }
         };
-        let (old_since, old_until) = writer
-            .manifest()
-            .row(&writer.row().meta.id, self.number)?
-            .and_then(|row| row.segment)
-            .map_or((u64::MAX, 0), |row| (row.since_ms, row.until_ms));
-        let mut segment = LogRow {
+        let old = writer.manifest().row(&writer.row().meta.id, self.number)?.and_then(|row| row.segment);
+        let (old_since, old_until) = old.as_ref().map_or((u64::MAX, 0), |row| (row.since_ms, row.until_ms));
+        let segment = LogRow {
             first: self.stand.first,
             created_ms: self.walked.head.created_ms,
             end: self.walked.to,
@@ -605,8 +644,9 @@ impl Step {
             sealed: self.walked.sealed,
             pieces,
             table: None,
+            taken_back: old.map(|row| row.taken_back).unwrap_or_default(),
         };
-        segment.table = rows.map(|rows| rows.of(&segment, tail.lsn));
+        let segment = said.of(&segment, tail.lsn);
         let time_ms = segment.until_ms.max(tail.time_ms);
         let mut ops = vec![ManifestOp::PutSegment { chunk: self.number, segment }];
         if tail.lsn == Lsn::ZERO {

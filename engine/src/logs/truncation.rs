@@ -4,10 +4,12 @@
 //! 1. Whole segments go that are sealed in the volume, never what was not shipped. First a record says so, then the folder does, then files
 //!    go; blobs go with a prune, after the grace, unless they are pinned.
 //! 2. Whoever dies in between has truncated from the record on, and whoever comes next does the rest: the same job, or whoever appends.
-//! 3. Who is at one of those segments (a restore, a prune) holds a lease: it is waited for, refused by his name, or taken from him by who
+//! 3. What is rolled back of the end is cut off where the volume does not have it, and void where it does: there and here, and LSNs go on. First the folder says so,
+//!    which is the commit; then a record does, before anything else travels.
+//! 4. Who is at one of those segments (a restore, a prune) holds a lease: it is waited for, refused by his name, or taken from him by who
 //!    says so, and written down.
 
-use super::ship::{Carrier, marks};
+use super::ship::{Carrier, Said, amend, marks};
 use crate::components::Components;
 use crate::error::EngineError;
 use crate::jobs;
@@ -17,6 +19,7 @@ use crate::open::Place;
 use littoral_local::Flag;
 use littoral_local::log::retain::outlived;
 use littoral_local::log::truncate::truncate_past_cursors;
+use littoral_local::log::void::voids;
 use littoral_local::log::{Cut, LogError, Quiet, RolledBack, Truncated, sessions_before, truncate};
 use littoral_ports::{Faults, Manifest};
 use littoral_types::limits::{LEASE_WAIT_MS, SHARD_CHUNKS};
@@ -26,6 +29,10 @@ use std::path::Path;
 /// Where a test may make a process die that truncates a log with a volume, in the order in which they are reached; between them are those of every
 /// publication, and behind them those of the folder.
 pub const TRUNCATE_POINTS: [&str; 2] = ["truncate.leased", "truncate.dropped"];
+
+/// Where a test may make a process die that rolls back the end of a log with a volume: between the folder and the volume, and behind both. Before them are
+/// those of the folder, between them those of every publication.
+pub const TAKE_BACK_POINTS: [&str; 2] = ["log.cut.here", "log.cut.there"];
 
 /// How often it is looked whether somebody still appends.
 const PAUSE_MS: u64 = 50;
@@ -99,18 +106,20 @@ impl Carrier {
 }
 
 impl Carrier {
-    /// Lets everything after a record go that is not sealed, and not shipped: what is in the volume others may have read. Nobody may append here
-    /// meanwhile: who ships is waited for, or made to stop. What was begun is finished by whoever opens the log next, and is no job: nothing is left
-    /// to do of it that could be done later, when others have appended.
+    /// Lets everything after a record go. Nobody may append here meanwhile: who ships is waited for, or made to stop. What was begun is finished by whoever opens
+    /// the log next, and said in the volume by whoever ships next. It is no job: one that was resumed after others have appended would take what is
+    /// theirs.
     pub async fn roll_back(&mut self, last: Lsn, how: How) -> Result<RolledBack, EngineError> {
         if !how.is_dry {
             self.free_end(how).await?;
         }
         let quiet = quiet(&self.path, &self.components, how.patience_ms).await?;
+        let faults = self.components.faults.clone();
         if self.place.found.is_none() {
-            return Ok(quiet.roll_back(last, (how.past_cursors, how.is_dry), &*self.components.faults)?);
+            return Ok(quiet.roll_back(last, Lsn::ZERO, (how.past_cursors, how.is_dry), &*faults)?);
         }
-        let (mut session, meter) = Box::pin(self.session(None)).await?;
+        let prefix = quiet.prefix(&*faults)?;
+        let (mut session, meter) = Box::pin(self.session(Some(&prefix))).await?;
         let done = take_back(&mut session.writer, &quiet, last, (how.past_cursors, how.is_dry)).await?;
         self.open = Some((session.rest(&self.path), meter));
         Ok(done)
@@ -155,7 +164,7 @@ impl Carrier {
     }
 }
 
-/// Rolls back what of a log's end was not shipped: see [`Carrier::roll_back`].
+/// Rolls back a log's end, here and in its volume: see [`Carrier::roll_back`].
 pub async fn take_back(
     writer: &mut Writer,
     quiet: &Quiet,
@@ -164,18 +173,24 @@ pub async fn take_back(
 ) -> Result<RolledBack, EngineError> {
     // What an earlier one had begun to ship is there, or is not.
     writer.settle().await?;
-    let tail = &writer.row().tail;
-    if last < tail.lsn {
-        let url = writer.log().url();
-        return Err(EngineError::Refused(format!(
-            "{url} holds the log up to LSN {}, and what was shipped is not rolled back: others may have read it. Nothing was changed. Copy what \
-             is to stay (littoral restore {url} DEST --at {last}), and go on in that as a log of its own (--volume=NAME)",
-            tail.lsn
-        )));
-    }
-    let open = ChunkId(tail.figures.generation.0);
+    let (shipped, open) = (writer.row().tail.lsn, ChunkId(writer.row().tail.figures.generation.0));
+    let faults = writer.components().faults.clone();
     let _held = writer.lease_or_refuse(Work::Truncate, Some([open].into_iter().collect()))?;
-    Ok(quiet.roll_back(last, (past_cursors, is_dry), &*writer.components().faults)?)
+    let done = quiet.roll_back(last, shipped, (past_cursors, is_dry), &*faults)?;
+    if is_dry {
+        return Ok(done);
+    }
+    faults.reach("log.cut.here")?;
+    // Also what one that died had said here: it is said there now.
+    if let Err(error) = amend(writer, &Said::TakenBack(voids(quiet.path())?)).await {
+        if !error.is_crash() {
+            let volume = writer.log().url();
+            tracing::warn!(%volume, "the log's end was rolled back here: its volume is told by whoever ships next (littoral log ship)");
+        }
+        return Err(error);
+    }
+    faults.reach("log.cut.there")?;
+    Ok(done)
 }
 
 /// A log to which nobody appends: who does is waited for.

@@ -223,6 +223,9 @@ pub struct LogRow {
     pub pieces: Vec<LogPiece>,
     /// Where its records are rows of a table, what that is, and which of these records are none.
     pub table: Option<LogTable>,
+    /// Of a log that is no table's: records that were rolled back when they were there already, from the first one to the last, in order. They never
+    /// become fewer.
+    pub taken_back: Vec<(Lsn, Lsn)>,
 }
 
 impl LogRow {
@@ -238,10 +241,16 @@ impl LogRow {
         within.filter(|(from, to)| from <= to).collect()
     }
 
-    /// Whether one of its records is no row of its table.
+    /// Those of its records that no reader is given: no rows of its table, or taken back.
+    pub fn voids(&self) -> &[(Lsn, Lsn)] {
+        self.table.as_ref().map_or(&self.taken_back, |table| &table.voids)
+    }
+
+    /// Whether no reader is given one of its records.
     pub fn is_void(&self, lsn: Lsn) -> bool {
-        let voids = self.table.as_ref().map_or(&[][..], |table| &table.voids);
-        voids.iter().any(|(from, to)| (*from..=*to).contains(&lsn))
+        let voids = self.voids();
+        let after = voids.partition_point(|(from, _)| *from <= lsn);
+        after.checked_sub(1).and_then(|at| voids.get(at)).is_some_and(|(_, to)| lsn <= *to)
     }
 
     /// Where its pieces begin and where they end.
@@ -271,17 +280,19 @@ impl LogRow {
         if self.pieces.len() > LOG_PIECES_MAX {
             return Err("more pieces than a segment is made of");
         }
-        if let Some(table) = &self.table {
-            if table.columns.len() > LOG_COLUMNS_MAX || table.voids.len() > LOG_VOIDS_MAX {
-                return Err("more columns or voids than a table's segment has");
+        let columns = self.table.as_ref().map_or(0, |table| table.columns.len());
+        if columns > LOG_COLUMNS_MAX || self.voids().len() > LOG_VOIDS_MAX {
+            return Err("more columns or voids than a segment has");
+        }
+        if self.table.is_some() && !self.taken_back.is_empty() {
+            return Err("records of a table that were taken back by somebody else than its database");
+        }
+        let mut next = self.first;
+        for (from, to) in self.voids() {
+            if *from < next || to < from || *to >= self.next() {
+                return Err("voids that do not follow one another within it");
             }
-            let mut next = self.first;
-            for (from, to) in &table.voids {
-                if *from < next || to < from || *to >= self.next() {
-                    return Err("voids that do not follow one another within it");
-                }
-                next = to.next();
-            }
+            next = to.next();
         }
         let mut at = begin;
         let mut first = self.first;

@@ -287,7 +287,10 @@ fn stats(asking: Asking, file: Option<PathBuf>, said: Option<&str>) -> Result<Ve
 fn row_of(log: Named) -> Result<Vec<Cell>, Refusal> {
     let stats = logs::stats(&log.path).map_err(of_log)?;
     let (read, skipped) = TableLog::open(&log.path).map_err(of_log)?.counts();
-    let extent = log.extent.unwrap_or_else(|| Extent { first: stats.start, last: stats.last, voids: Vec::new() });
+    let extent = match log.extent {
+        Some(extent) => extent,
+        None => Extent { first: stats.start, last: stats.last, voids: logs::voids(&log.path).map_err(of_log)? },
+    };
     let first = extent.first.max(stats.start);
     let void: u64 =
         extent.voids.iter().filter(|(_, to)| *to >= first).map(|(from, to)| to.0 + 1 - from.max(&first).0).sum();

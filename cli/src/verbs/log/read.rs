@@ -9,11 +9,11 @@ use crate::words;
 use littoral_engine::EngineError;
 use littoral_engine::logs::schema::Schema;
 use littoral_engine::logs::table::{ROW_LEADS, columns, decode_row, of_row};
-use littoral_engine::logs::{LogError, Range, Reader, Record, RemoteReader, Tail, stats};
+use littoral_engine::logs::{LogError, Range, Reader, Record, RemoteReader, Tail, newest, stats, voids};
 use littoral_engine::open::Counting;
 use littoral_ports::Clock;
 use littoral_types::moment::Utc;
-use littoral_types::{LogCell, Lsn, Moment};
+use littoral_types::{LogCell, Moment};
 use serde_json::json;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, ErrorKind, Write};
@@ -135,7 +135,7 @@ pub(super) async fn tail(args: TailArgs, door: &Door) -> anyhow::Result<Told> {
     let mut range = args.shown.range(None, parts(&path, door)?.clock.wall_ms())?;
     if args.shown.from.is_none() {
         let found = stats(&path)?;
-        range.from = Lsn((found.last.0 + 1).saturating_sub(args.lines)).max(found.start);
+        range.from = newest(&voids(&path)?, (found.start, found.last), args.lines);
     }
     let mut tail = open_tail(&path, range, args.shown.from.is_none())?;
     let mut out = Out::new(args.shown.format(door), columns(&path)?.as_deref())?;
@@ -161,13 +161,12 @@ async fn follow(url: &str, args: &TailArgs, door: &Door) -> anyhow::Result<Told>
     let Volume { log, clock, poll_ms, .. } = volume(&args.path, door)?;
     let mut range = args.shown.range(None, clock.wall_ms())?;
     if args.shown.from.is_none() {
-        let (start, last) = RemoteReader::ends(&log).await?;
-        range.from = Lsn((last.0 + 1).saturating_sub(args.lines)).max(start);
+        range.from = RemoteReader::newest(&log, args.lines).await?;
     }
     let mut reader = match RemoteReader::open(log.clone(), range).await {
-        Err(EngineError::Log(LogError::Truncated { start, .. })) if args.shown.from.is_none() => {
-            RemoteReader::open(log, Range { from: start, ..range }).await?
-        }
+        Err(EngineError::Log(
+            LogError::Truncated { start: from, .. } | LogError::RolledBack { next: from, .. },
+        )) if args.shown.from.is_none() => RemoteReader::open(log, Range { from, ..range }).await?,
         opened => opened?,
     };
     let mut out = Out::new(args.shown.format(door), reader.columns())?;
@@ -211,10 +210,12 @@ fn volume(target: &OsStr, door: &Door) -> anyhow::Result<Volume> {
     Ok(Volume { log, meter, clock: components.clock, poll_ms: settings.poll_ms.value })
 }
 
-/// Where the beginning was not asked for by number, one that was truncated meanwhile is no mistake.
+/// Where the beginning was not asked for by number, one that was truncated or rolled back meanwhile is no mistake.
 fn open_tail(path: &Path, range: Range, is_loose: bool) -> Result<Tail, LogError> {
     match Tail::open(path, range) {
-        Err(LogError::Truncated { start, .. }) if is_loose => Tail::open(path, Range { from: start, ..range }),
+        Err(LogError::Truncated { start: from, .. } | LogError::RolledBack { next: from, .. }) if is_loose => {
+            Tail::open(path, Range { from, ..range })
+        }
         opened => opened,
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// The oldest, until what is left takes no more of the disk
     #[arg(long, value_name = "SIZE", value_parser = size)]
     keep_bytes: Option<u64>,
-    /// The end instead: everything after this record, as far as it is neither sealed nor shipped
+    /// The end instead: everything after this record. What is sealed or shipped is void from then on, the rest is cut off
     #[arg(long, value_name = "LSN")]
     after: Option<u64>,
     /// Also what cursors have not acknowledged; of the end, also what they have, and they go back
@@ -102,20 +102,35 @@ async fn tail(path: &Path, last: Lsn, how: How, door: &Door) -> anyhow::Result<T
         Some(mut carrier) => Box::pin(carrier.roll_back(last, how)).await?,
         None => {
             let quiet = Box::pin(logs::quiet(path, &components, how.patience_ms)).await?;
-            quiet.roll_back(last, (how.past_cursors, how.is_dry), &*components.faults)?
+            quiet.roll_back(last, Lsn::ZERO, (how.past_cursors, how.is_dry), &*components.faults)?
         }
     };
-    let RolledBack { was, last } = done;
-    let records = was.0 - last.0;
-    let text = match (records, how.is_dry) {
-        (0, _) => format!("nothing goes: the log ends at LSN {last}\n"),
-        (_, true) => format!("{} would go; the log would end at LSN {last}\n", words::some(records, "record")),
-        (_, false) => format!("{} went; the log ends at LSN {last} now\n", words::some(records, "record")),
-    };
     let json = json!({
-        "verb": "log", "log": path.display().to_string(), "was": was.0, "last": last.0, "records": records, "dry_run": how.is_dry,
+        "verb": "log", "log": path.display().to_string(), "was": done.was.0, "last": done.last.0, "next": done.next.0,
+        "records": done.voided + done.cut, "void": done.voided, "cut": done.cut, "dry_run": how.is_dry,
     });
-    Ok(Told::done(json, text))
+    Ok(Told::done(json, rolled_back(&done, how.is_dry)))
+}
+
+/// What went, what of that stays in its place and is void, and where the log goes on.
+fn rolled_back(done: &RolledBack, is_dry: bool) -> String {
+    let RolledBack { last, next, voided, cut, .. } = *done;
+    let (went, ends) = if is_dry { ("would go", "would end") } else { ("went", "ends") };
+    let now = if is_dry { "" } else { " now" };
+    let records = words::some(voided + cut, "record");
+    match (voided, cut) {
+        (0, 0) => format!("nothing goes: the log ends at LSN {last}\n"),
+        (0, _) if next == last.next() => format!("{records} {went}; the log {ends} at LSN {last}{now}\n"),
+        _ => {
+            let is = if is_dry { "would be" } else { "is" };
+            let cut = if cut > 0 { format!(", and what was not, {}, {is} cut off", words::some(cut, "record")) } else { String::new() };
+            format!(
+                "{records} {went}; the log {ends} at LSN {last}{now}, and its next record {is} LSN {next}\n\
+                 what was sealed or shipped, {}, {is} void{cut}\n",
+                words::some(voided, "record")
+            )
+        }
+    }
 }
 
 pub(super) fn size(text: &str) -> Result<u64, String> {

@@ -217,11 +217,15 @@ impl Chance {
             sealed,
             pieces: Vec::new(),
             table: None,
+            taken_back: Vec::new(),
         };
         row.table = self.option(|chance| LogTable {
             columns: chance.list(3, |chance| format!("\"c{}\" TEXT", chance.number())),
             voids: chance.voids(first, first + records),
         });
+        if row.table.is_none() {
+            row.taken_back = self.voids(first, first + records);
+        }
         let (mut from, until) = row.span();
         let mut lsn = first;
         while from < until {

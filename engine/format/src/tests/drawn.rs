@@ -55,6 +55,7 @@ const DRAWN: &[(&str, &str, usize)] = &[
     ("row-owners", "row-owners", 0),
     ("row-segment", "row-segment", 0),
     ("row-segment-of-a-table", "row-segment-of-a-table", 0),
+    ("row-segment-taken-back", "row-segment-taken-back", 0),
     ("row-identities", "row-identities", 0),
     ("row-number", "row-number", 0),
     ("row-job", "row-job", 0),

@@ -480,7 +480,13 @@ fn a_log_row() -> LogRow {
             piece(36_000, 40_200, 1_170, own(BlobKind::Segment, 8_296), 4_096),
         ],
         table: None,
+        taken_back: Vec::new(),
     }
+}
+
+/// The same of a log whose end was rolled back when it had been shipped.
+fn a_log_row_that_was_taken_back() -> LogRow {
+    LogRow { taken_back: vec![(Lsn(910), Lsn(919)), (Lsn(1_100), Lsn(1_200))], ..a_log_row() }
 }
 
 /// The same of a log whose records are rows of a table, with some that are none.
@@ -906,6 +912,7 @@ pub(super) fn all() -> Vec<Sample> {
         sample("row-owners", "rows", row!(owners, the_owners)),
         sample("row-segment", "rows", row!(segment, a_log_row)),
         sample("row-segment-of-a-table", "rows", row!(segment, a_log_row_of_a_table)),
+        sample("row-segment-taken-back", "rows", row!(segment, a_log_row_that_was_taken_back)),
         sample("row-staged", "rows", row!(staged, a_staged)),
         sample("row-session", "rows", row!(session, a_session_mark)),
         sample("row-identities", "rows", row!(identities, the_identities)),

@@ -1,6 +1,6 @@
 //! Who reads a log, and up to where he is done: by name, a file each. The head of a log is truncated up to there and not beyond.
 //!
-//! 1. A cursor says that everything up to its LSN is done with. It never goes beyond the log's end, and back only where that is rolled back.
+//! 1. A cursor says that everything up to its LSN is done with. It never goes beyond the log's end, and back only where that is cut off.
 //! 2. One that a database keeps is moved in that database's transactions: what stands here is what had been committed when somebody looked last, or
 //!    less.
 
@@ -172,10 +172,11 @@ pub fn ack(log: &Path, name: &SessionName, acked: Lsn, database: Option<&Path>) 
     Ok(cursor)
 }
 
-/// Those that are beyond a log's end stand there from now on.
-pub(super) fn step_back(folder: &Folder, last: Lsn) -> Result<(), LogError> {
-    let beyond = cursors_of(folder)?.into_iter().filter(|cursor| cursor.acked > last);
-    beyond.map(|cursor| Cursor { acked: last, ..cursor }).try_for_each(|cursor| write(folder, &cursor))
+/// Those that are beyond a log's end stand before its next record from now on: what is between is given to nobody, and so is done with. One that a database
+/// keeps stands where that says.
+pub(super) fn step_to(folder: &Folder, last: Lsn, stays: Lsn) -> Result<(), LogError> {
+    let beyond = cursors_of(folder)?.into_iter().filter(|cursor| cursor.acked > last && cursor.database.is_none());
+    beyond.map(|cursor| Cursor { acked: stays, ..cursor }).try_for_each(|cursor| write(folder, &cursor))
 }
 
 /// Lets a cursor go: it keeps nothing any more.

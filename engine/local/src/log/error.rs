@@ -74,13 +74,15 @@ pub enum LogError {
         /// Where it begins.
         start: Lsn,
     },
-    /// What was asked for is gone, or will be another record. Go on from where the log ends now.
-    #[error("the log ends at LSN {end} now: what was behind, LSN {asked} with it, was rolled back")]
+    /// What was asked for is gone, or will be another record. Go on from where the log goes on now.
+    #[error("the log ends at LSN {end} now{on}: what was behind, LSN {asked} with it, was rolled back", on = goes_on(*end, *next))]
     RolledBack {
         /// What was asked for.
         asked: Lsn,
-        /// Its last record.
+        /// The last record that stayed.
         end: Lsn,
+        /// The record with which it goes on, or will.
+        next: Lsn,
     },
     /// Its end stays as it is. See why; nothing was changed.
     #[error("{path}: cannot be rolled back there: {why}. Nothing was changed", path = path.display())]
@@ -167,6 +169,10 @@ pub enum LogError {
     /// A test's crash.
     #[error(transparent)]
     Crash(#[from] Crash),
+}
+
+fn goes_on(end: Lsn, next: Lsn) -> String {
+    if next == end.next() { String::new() } else { format!(", and goes on at LSN {next}") }
 }
 
 impl LogError {

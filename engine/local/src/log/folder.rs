@@ -2,14 +2,16 @@
 
 use super::error::LogError;
 use super::retain::Keep;
-use super::void::Void;
+use super::void::{Void, end_behind};
 use crate::durable::{create_new, remove_if_there, replace, sync_dir};
 use crate::error::{LocalError, on};
 use crate::lock::ChangeLock;
 use littoral_types::{Lsn, Serial, Sessions, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The newest. One that keeps everything and whose end was never rolled back is of format 2, which knew nothing of that; one without voids, too, of
@@ -33,7 +35,7 @@ pub(super) struct Meta {
     pub(super) start: Lsn,
     /// How far each session was before that.
     pub(super) sessions: Sessions,
-    /// Records that a transaction had appended which never committed.
+    /// Records that no reader is given: of transactions that never committed, or rolled back where they were sealed or had been shipped.
     pub(super) voids: Vec<Void>,
     /// The ends to which it was rolled back, the newest last: the how manieth time that was, and its last record then. Each ends behind
     /// the one before it.
@@ -66,8 +68,21 @@ impl Meta {
 
     /// The last record that may be given out: what stands behind it is about to go.
     pub(super) fn limit(&self) -> Lsn {
-        self.cuts.last().filter(|_| self.is_cutting).map_or(Lsn(u64::MAX), |(_, last)| *last)
+        self.cuts.last().filter(|_| self.is_cutting).map_or(Lsn(u64::MAX), |(_, last)| self.stays_up_to(*last))
     }
+
+    /// Where the log is rolled back to a record, the last one that stays in its place all the same, and is void.
+    pub(super) fn stays_up_to(&self, last: Lsn) -> Lsn {
+        end_behind(&self.voids, last)
+    }
+}
+
+/// What a log said of itself when it was looked, to know whether it has said anything else since. Its file is never changed, only replaced; and as long
+/// as this one is open, no other has its number.
+#[derive(Debug)]
+pub(super) struct Said {
+    _file: File,
+    number: (u64, u64),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -150,15 +165,31 @@ impl Folder {
 
     /// What it says of itself. No log is there without it.
     pub(super) fn meta(&self) -> Result<Meta, LogError> {
+        self.meta_said().map(|(meta, _)| meta)
+    }
+
+    /// The same, for who looks again whenever it is said anew.
+    pub(super) fn meta_said(&self) -> Result<(Meta, Said), LogError> {
         let path = self.meta_path();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Err(LogError::NoLog(self.path.clone()));
-            }
-            Err(error) => return Err(on("read", &path)(error).into()),
+        let read = || -> io::Result<(String, Said)> {
+            let mut file = File::open(&path)?;
+            let mut text = String::new();
+            file.read_to_string(&mut text)?;
+            let meta = file.metadata()?;
+            Ok((text, Said { number: (meta.dev(), meta.ino()), _file: file }))
         };
-        Ok(parse(&text, &path)?)
+        match read() {
+            Ok((text, said)) => Ok((parse(&text, &path)?, said)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                Err(LogError::NoLog(self.path.clone()))
+            }
+            Err(error) => Err(on("read", &path)(error).into()),
+        }
+    }
+
+    /// Whether it has said anything since. Whoever reads a log that is moved away or removed reads on in the segment that he has open.
+    pub(super) fn says_more_than(&self, said: &Said) -> bool {
+        fs::metadata(self.meta_path()).is_ok_and(|meta| (meta.dev(), meta.ino()) != said.number)
     }
 
     /// Says it for the first time. False where there is a log already.

@@ -6,7 +6,7 @@
 //! 3. Whoever reads sees a prefix, in the order of LSNs, whole records alone. What an appender published is seen at once, before it is durable.
 //! 4. A session's serials go up. Whoever opens a log whose serials cannot be right is refused, and told which.
 //! 5. A segment is sealed when it is full and every reservation in it was published, never before (rule P15); its bytes do not change any more.
-//! 6. What was truncated or rolled back does not come back, and whoever stands there is told where the log begins or ends now.
+//! 6. What was truncated or rolled back does not come back, and whoever stands there is told where the log begins or ends now, and where it goes on.
 //! 7. A full disk, or one that fails, ends an append with an error; what was acknowledged stays.
 //!
 //! `log.toml` (which log it is, and where it begins), `{first LSN}.seg` (its segments, one after another), `cursors/` (up to where who is done), `table.toml` (the columns of

@@ -10,6 +10,7 @@ use super::open::{Inner, locked};
 use super::runs::Runs;
 use super::scan::{Found, Scan};
 use super::stats::stats;
+use super::void::Void;
 use crate::error::on;
 use littoral_format::FormatError;
 use littoral_format::log::entry_bytes;
@@ -142,6 +143,11 @@ impl Prefix {
     pub fn begins(&self) -> Result<(Lsn, Sessions), LogError> {
         let meta = self.folder().meta()?;
         Ok((meta.start, meta.sessions))
+    }
+
+    /// Which of its records are void.
+    pub fn voids(&self) -> Result<Vec<Void>, LogError> {
+        Ok(self.folder().meta()?.voids)
     }
 
     /// The entries of a segment from a place on, as far as they are durable. `None`: there are none, and the segment is not sealed there.

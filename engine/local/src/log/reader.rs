@@ -4,12 +4,13 @@
 //! 2. Of a sealed segment only the blocks are read that may hold what was asked for.
 
 use super::error::LogError;
-use super::folder::{Folder, Meta};
+use super::folder::{Folder, Meta, Said};
 use super::scan::{Found, Scan, name_in};
+use super::schema;
 use super::stats::stats_of;
-use super::void::{Void, is_void};
+use super::void::{Void, around, is_void};
 use littoral_format::FormatError;
-use littoral_format::log::{CUTS_AT, END_AT, Fold, SYNCED_AT, entry_bytes};
+use littoral_format::log::{END_AT, Fold, SYNCED_AT, entry_bytes};
 use littoral_types::limits::LOG_HEAD_BYTES;
 use littoral_types::{LogEntryHead, LogEntryKind, LogIndex, Lsn, Serial, SessionName, Sessions};
 use std::path::Path;
@@ -80,8 +81,6 @@ pub struct Reader {
     next: Lsn,
     at: Option<Place>,
     read: Read,
-    /// Records that are not given out: those of transactions that had been found not to have committed when it was opened.
-    voids: Vec<Void>,
     end: End,
 }
 
@@ -92,22 +91,50 @@ struct End {
     cuts: u64,
     /// The last record that is given out: it is just being rolled back to there.
     limit: Lsn,
+    /// Records that are not given out: rolled back, or of transactions that had been found not to have committed.
+    voids: Vec<Void>,
+    said: Said,
 }
 
 impl End {
-    fn of(meta: &Meta) -> Self {
-        Self { cuts: meta.newest_cut(), limit: meta.limit() }
+    fn of(meta: Meta, said: Said) -> Self {
+        Self { cuts: meta.newest_cut(), limit: meta.limit(), voids: meta.voids, said }
     }
 
-    /// Whoever stands behind an end to which it was rolled back since it was looked last, or waits there for what he asked for, is told.
-    fn look(&mut self, folder: &Folder, asked: Lsn) -> Result<(), LogError> {
-        let meta = folder.meta()?;
+    /// Whoever stands behind an end to which it was rolled back since it was looked last, or waits there for what he asked for, is told. Whether it
+    /// was rolled back.
+    fn look(&mut self, folder: &Folder, asked: Lsn) -> Result<bool, LogError> {
+        let (meta, said) = folder.meta_said()?;
         let since = meta.cuts.iter().filter(|(nth, _)| *nth > self.cuts);
-        if let Some(end) = since.map(|(_, last)| *last).min().filter(|end| asked > end.next()) {
-            return Err(LogError::RolledBack { asked, end });
+        let end = since.map(|(_, last)| *last).min();
+        if let Some(end) = end.filter(|end| asked > end.next()) {
+            return Err(LogError::RolledBack { asked, end, next: meta.stays_up_to(end).next() });
         }
-        *self = Self::of(&meta);
-        Ok(())
+        *self = Self::of(meta, said);
+        Ok(end.is_some())
+    }
+
+    /// The same, where anything was said since.
+    fn look_again(&mut self, folder: &Folder, asked: Lsn) -> Result<bool, LogError> {
+        if folder.says_more_than(&self.said) { self.look(folder, asked) } else { Ok(false) }
+    }
+}
+
+/// Refuses to begin where records were rolled back: whoever asks for what follows one of them has read it.
+fn refuse_taken_back(folder: &Folder, meta: &Meta, asked: Lsn) -> Result<(), LogError> {
+    if !meta.cuts.is_empty() && asked > meta.start {
+        let end = stats_of(folder, meta)?.last;
+        if asked > end.next() {
+            let end = around(&meta.voids, end).map_or(end, |(from, _)| Lsn(from.0 - 1));
+            return Err(LogError::RolledBack { asked, end, next: meta.stays_up_to(end).next() });
+        }
+    }
+    match around(&meta.voids, asked).filter(|(from, _)| asked > *from) {
+        // Of a table nobody was ever given one.
+        Some((from, to)) if schema::columns(folder.path())?.is_none() => {
+            Err(LogError::RolledBack { asked, end: Lsn(from.0 - 1), next: to.next() })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -124,8 +151,8 @@ struct Place {
 enum Kind {
     /// Sealed when it was opened: the names by number, and the blocks that are left to read.
     Sealed { index: LogIndex, names: Vec<Option<SessionName>>, block: usize },
-    /// It may be appended to: names come with its entries. Its end may be rolled back: what the segment said of that.
-    Open { fold: Fold, cuts: u64 },
+    /// It may be appended to: names come with its entries.
+    Open { fold: Fold },
 }
 
 enum Step {
@@ -142,19 +169,14 @@ impl Reader {
     /// Reads a log's records of a range.
     pub fn open(path: &Path, range: Range) -> Result<Self, LogError> {
         let folder = Folder::at(path);
-        let meta = folder.meta()?;
+        let (meta, said) = folder.meta_said()?;
         let start = meta.start;
         if range.from != Lsn::ZERO && range.from < start {
             return Err(LogError::Truncated { asked: range.from, start });
         }
-        if !meta.cuts.is_empty() && range.from > start {
-            let end = stats_of(&folder, &meta)?.last;
-            if range.from > end.next() {
-                return Err(LogError::RolledBack { asked: range.from, end });
-            }
-        }
-        let (next, end) = (range.from.max(start), End::of(&meta));
-        Ok(Self { folder, range, next, at: None, read: Read::default(), voids: meta.voids, end })
+        refuse_taken_back(&folder, &meta, range.from)?;
+        let (next, end) = (range.from.max(start), End::of(meta, said));
+        Ok(Self { folder, range, next, at: None, read: Read::default(), end })
     }
 
     /// The next record. `None`: there is none yet, or none in the range any more; of a log that grows it may be asked again.
@@ -178,21 +200,18 @@ impl Reader {
             if place.lsn > to {
                 return Ok(None);
             }
-            let before = place.scan.bytes;
+            let (before, stands) = (place.scan.bytes, place.lsn.max(self.next));
             let step = place.step(&self.range, self.next);
             self.read.bytes += place.scan.bytes - before;
-            if place.scan.bytes > before && place.is_cut()? {
-                place.scan.forget();
-                let asked = place.lsn.max(self.next);
-                self.end.look(&self.folder, asked)?;
-                if step.is_err() {
-                    continue;
-                }
+            // What was read is there, as long as nothing else was said before.
+            if place.scan.bytes > before && self.end.look_again(&self.folder, stands)? {
+                (self.next, self.at) = (stands, None);
+                continue;
             }
             match step? {
                 Step::Record(record) => {
                     self.next = record.lsn.next();
-                    if is_void(&self.voids, record.lsn) {
+                    if is_void(&self.end.voids, record.lsn) {
                         continue;
                     }
                     return Ok(Some(record));
@@ -205,6 +224,7 @@ impl Reader {
                         || self.folder.meta()?.start > place.lsn;
                     if !is_followed {
                         place.scan.forget();
+                        self.end.look_again(&self.folder, stands)?;
                         return Ok(None);
                     }
                     self.next = self.next.max(place.lsn);
@@ -258,6 +278,7 @@ impl Reader {
         let kind = match scan.index()? {
             Some(index) if lsn >= index.next() => {
                 // Between its seal and its successor's name a crash can stand: the record comes with the next appender.
+                self.end.look_again(&self.folder, lsn)?;
                 return Ok(Some(None));
             }
             Some(index) => {
@@ -270,13 +291,10 @@ impl Reader {
                 }
                 Kind::Sealed { index, names, block: 0 }
             }
-            None => {
-                let cuts = scan.word(CUTS_AT)?;
-                Kind::Open { fold: Fold::new(scan.head, &Sessions::new()), cuts }
-            }
+            None => Kind::Open { fold: Fold::new(scan.head, &Sessions::new()) },
         };
-        // After the segment's word: what is said later is seen there.
-        self.end.look(&self.folder, lsn)?;
+        // Nothing of it was read yet: what is said later is seen with that.
+        self.end.look_again(&self.folder, lsn)?;
         self.read.segments += 1;
         let mut place = Place { scan, kind, offset, lsn: first };
         if let Kind::Sealed { .. } = place.kind {
@@ -287,13 +305,6 @@ impl Reader {
 }
 
 impl Place {
-    /// Whether the end was rolled back into this segment since it was looked last.
-    fn is_cut(&mut self) -> Result<bool, LogError> {
-        let Kind::Open { cuts, .. } = &mut self.kind else { return Ok(false) };
-        let now = self.scan.word(CUTS_AT)?;
-        Ok(std::mem::replace(cuts, now) != now)
-    }
-
     /// Goes to the first block from this one on that may hold what is asked for.
     fn enter(&mut self, from: usize, range: &Range, next: Lsn) {
         let Kind::Sealed { index, block, .. } = &mut self.kind else { return };
@@ -368,7 +379,7 @@ impl Place {
         let lsn = self.lsn;
         let session = match &mut self.kind {
             Kind::Sealed { names, .. } => names.get(entry.session as usize).cloned().flatten(),
-            Kind::Open { fold, .. } => {
+            Kind::Open { fold } => {
                 // Where a session was before this segment is not known here, and not asked.
                 if let Some(name) = &name {
                     fold.assume(name, entry.serial);

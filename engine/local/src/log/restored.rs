@@ -67,8 +67,13 @@ impl Restoring {
         if !columns.is_empty() {
             keep_columns(path, columns)?;
         }
-        self.meta.voids = voids;
+        self.without(voids);
         Ok(())
+    }
+
+    /// Without these records: no reader is given them.
+    pub fn without(&mut self, voids: Vec<Void>) {
+        self.meta.voids = voids;
     }
 
     /// Writes bytes of a segment.

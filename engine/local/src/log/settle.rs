@@ -54,12 +54,17 @@ pub fn settle(path: &Path, now_ms: u64, faults: &dyn Faults) -> Result<Option<Se
         Err(error) => return Err(error),
     };
     let _change = folder.lock_change()?;
-    let meta = finish(&folder, folder.meta()?, faults)?;
-    let found = recover(&folder, &meta, faults)?;
+    make_sound(&folder, faults).map(Some)
+}
+
+/// The same for who has these locks.
+pub(super) fn make_sound(folder: &Folder, faults: &dyn Faults) -> Result<Settled, LogError> {
+    let meta = finish(folder, folder.meta()?, faults)?;
+    let found = recover(folder, &meta, faults)?;
     let open = match &found.tail {
         Some((path, fold)) => {
             let live = Live::resume(path, fold)?;
-            live.sync(&folder)?;
+            live.sync(folder)?;
             live.synced(fold.offset());
             fold.head().first
         }
@@ -67,6 +72,6 @@ pub fn settle(path: &Path, now_ms: u64, faults: &dyn Faults) -> Result<Option<Se
     };
     faults.reach("log.recover.open")?;
     let last = Lsn(found.next.0 - 1);
-    let prefix = Prefix::settled(folder, meta.id, last, meta.newest_cut());
-    Ok(Some(Settled { prefix, open, cut_bytes: found.recovered.cut_bytes, mark: appended(path) }))
+    let prefix = Prefix::settled(folder.clone(), meta.id, last, meta.newest_cut());
+    Ok(Settled { prefix, open, cut_bytes: found.recovered.cut_bytes, mark: appended(folder.path()) })
 }

@@ -5,6 +5,7 @@ use super::folder::{Folder, Meta};
 use super::open::appender_of;
 use super::prefix::Stand;
 use super::scan::{Found, Scan};
+use super::void::count;
 use littoral_format::log::{END_AT, Fold, entry_bytes};
 use littoral_types::limits::LOG_HEAD_BYTES;
 use littoral_types::{LogEntryKind, LogIndex, Lsn, Sessions, VolumeId};
@@ -15,7 +16,7 @@ use std::path::Path;
 pub struct SegmentStats {
     /// The LSN of its first record.
     pub first: Lsn,
-    /// How many records it has.
+    /// How many records it has, those that are void included.
     pub records: u64,
     /// Bytes of its entries.
     pub bytes: u64,
@@ -38,6 +39,8 @@ pub struct LogStats {
     pub start: Lsn,
     /// Its last record; the one before `start` where it has none.
     pub last: Lsn,
+    /// How many of its records are void.
+    pub void: u64,
     /// In their order.
     pub segments: Vec<SegmentStats>,
     /// How far each session is.
@@ -119,6 +122,7 @@ pub(super) fn stats_of(folder: &Folder, meta: &Meta) -> Result<LogStats, LogErro
         created_ms: meta.created_ms,
         start: meta.start,
         last: Lsn(meta.start.0 - 1),
+        void: 0,
         segments: Vec::new(),
         sessions: meta.sessions.clone(),
         appender: appender_of(folder),
@@ -145,7 +149,15 @@ pub(super) fn stats_of(folder: &Folder, meta: &Meta) -> Result<LogStats, LogErro
         }
         found.segments.push(segment(&index, file_bytes, is_sealed));
     }
+    found.void = count(&meta.voids, found.start, found.last);
     Ok(found)
+}
+
+impl LogStats {
+    /// How many records it has that are given to readers.
+    pub fn records(&self) -> u64 {
+        (self.last.0 + 1).saturating_sub(self.start.0).saturating_sub(self.void)
+    }
 }
 
 fn segment(index: &LogIndex, file_bytes: u64, is_sealed: bool) -> SegmentStats {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::log::cursors::{ack, cursor, keep_cursor};
 use crate::log::schema::keep_columns;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn bodies_of(log: &Log, session: &str, bodies: &[&str]) {
@@ -16,6 +17,20 @@ fn back(rig: &Rig, last: u64) -> Result<RolledBack, LogError> {
     roll_back(&rig.path(), Lsn(last), (false, false), &rig.parts())
 }
 
+/// The same of a log whose volume has it up to a record; stopped at a point, where one is named.
+fn back_behind(rig: &Rig, last: u64, shipped: u64, point: Option<&'static str>) -> Result<RolledBack, LogError> {
+    let faults: Arc<dyn Faults> = match point {
+        Some(point) => Arc::new(At(point)),
+        None => Arc::new(NoFaults),
+    };
+    Quiet::take(&rig.path(), 0)?.roll_back(Lsn(last), Lsn(shipped), (true, false), &*faults)
+}
+
+/// What went where nothing is sealed, and nothing was shipped.
+fn cut(was: u64, last: u64) -> RolledBack {
+    RolledBack { was: Lsn(was), last: Lsn(last), next: Lsn(last + 1), voided: 0, cut: was - last }
+}
+
 #[test]
 fn what_was_rolled_back_never_comes_back_and_sessions_go_on_from_what_is_left() {
     let rig = Rig::new();
@@ -25,8 +40,8 @@ fn what_was_rolled_back_never_comes_back_and_sessions_go_on_from_what_is_left() 
     assert!(matches!(back(&rig, 2), Err(LogError::Busy { .. })), "somebody appends");
     log.close().unwrap();
     let dry = roll_back(&rig.path(), Lsn(2), (false, true), &rig.parts()).unwrap();
-    assert_eq!((dry, rig.bodies().len()), (RolledBack { was: Lsn(5), last: Lsn(2) }, 5));
-    assert_eq!(back(&rig, 2).unwrap(), RolledBack { was: Lsn(5), last: Lsn(2) });
+    assert_eq!((dry, rig.bodies().len()), (cut(5, 2), 5));
+    assert_eq!(back(&rig, 2).unwrap(), cut(5, 2));
     assert_eq!(rig.bodies(), ["a", "b"]);
     let found = stats(&rig.path()).unwrap();
     assert_eq!((found.last, found.sessions[&name("one")].get(), found.sessions.get(&name("two"))), (Lsn(2), 2, None));
@@ -45,7 +60,7 @@ fn what_was_rolled_back_never_comes_back_and_sessions_go_on_from_what_is_left() 
     assert_eq!(rig.bodies().len(), 0);
     bodies_of(&rig.open(), "one", &["first"]);
     assert_eq!(rig.all()[0].serial.get(), 1);
-    assert_eq!(back(&rig, 1).unwrap(), RolledBack { was: Lsn(1), last: Lsn(1) }, "nothing goes");
+    assert_eq!(back(&rig, 1).unwrap(), cut(1, 1), "nothing goes");
 }
 
 #[test]
@@ -105,7 +120,7 @@ fn whoever_stood_behind_the_end_is_told_where_it_is_now_and_whoever_stood_before
             match tail.next(Duration::ZERO) {
                 Ok(Some(record)) => seen.push(String::from_utf8(record.body).unwrap()),
                 Ok(None) => break None,
-                Err(LogError::RolledBack { end, asked }) => break Some((end, asked)),
+                Err(LogError::RolledBack { end, asked, .. }) => break Some((end, asked)),
                 Err(other) => panic!("{read}: {other}"),
             }
         };
@@ -130,14 +145,14 @@ fn whoever_stood_behind_the_end_is_told_where_it_is_now_and_whoever_stood_before
 }
 
 #[test]
-fn what_is_sealed_a_tables_or_acknowledged_is_not_rolled_back_and_the_refusal_says_why() {
+fn what_is_a_tables_or_acknowledged_is_not_rolled_back_and_the_refusal_says_why() {
     let rig = Rig::new();
     rig.large(70);
     let open = stats(&rig.path()).unwrap().segments[1].first.0;
     let before = fs::read(rig.path().join("log.toml")).unwrap();
-    let refused = back(&rig, open - 2).unwrap_err().to_string();
-    assert!(refused.contains("is sealed") && refused.contains(&format!("after LSN {} may go", open - 1)), "{refused}");
     assert!(matches!(back(&rig, 71), Err(LogError::Beyond { asked: Lsn(71), last: Lsn(70) })));
+    let refused = back_behind(&rig, 60, 71, None).unwrap_err().to_string();
+    assert!(refused.contains("its volume ends at LSN 71") && refused.contains("Nothing was changed"), "{refused}");
     keep_cursor(&rig.path(), &name("sums"), Some(Lsn(69)), None).unwrap();
     let refused = back(&rig, 68).unwrap_err().to_string();
     assert!(refused.contains("cursor sums is done up to LSN 69") && refused.contains("--past-cursors"), "{refused}");
@@ -151,7 +166,8 @@ fn what_is_sealed_a_tables_or_acknowledged_is_not_rolled_back_and_the_refusal_sa
     assert_eq!(cursor(&rig.path(), &name("sums")).unwrap().acked, Lsn(68));
     ack(&rig.path(), &name("sums"), Lsn(68), None).unwrap();
     roll_back(&rig.path(), Lsn(open - 1), (true, false), &rig.parts()).unwrap();
-    assert_eq!(rig.all().len() as u64, open - 1, "all that is not sealed may go");
+    assert_eq!(rig.all().len() as u64, open - 1, "all that is not sealed is cut off");
+    assert_eq!(stats(&rig.path()).unwrap().void, 0);
     truncate(&rig.path(), Cut::Before(Lsn(open)), false, &NoFaults).unwrap();
     assert!(matches!(back(&rig, open - 2), Err(LogError::Truncated { .. })));
     let table = Rig::new();
@@ -160,6 +176,109 @@ fn what_is_sealed_a_tables_or_acknowledged_is_not_rolled_back_and_the_refusal_sa
     let refused = back(&table, 1).unwrap_err().to_string();
     assert!(refused.contains("database"), "{refused}");
     assert_eq!(table.bodies(), ["a", "b"]);
+}
+
+#[test]
+fn what_was_shipped_stays_in_its_place_and_is_void_and_no_lsn_or_serial_is_given_again() {
+    let rig = Rig::new();
+    bodies_of(&rig.open(), "s", &["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
+    for (cursor, acked, database) in [("far", 8, None), ("near", 2, None), ("between", 5, Some("/data/app.db"))] {
+        keep_cursor(&rig.path(), &name(cursor), Some(Lsn(acked)), database.map(Path::new)).unwrap();
+    }
+    let (segment, before) = (fs::read(&rig.segments()[0]).unwrap(), stats(&rig.path()).unwrap().segments[0].bytes);
+    let done = back_behind(&rig, 3, 6, None).unwrap();
+    assert_eq!(done, RolledBack { was: Lsn(9), last: Lsn(3), next: Lsn(7), voided: 3, cut: 3 });
+    let stands = |cursor_of| cursor(&rig.path(), &name(cursor_of)).unwrap().acked;
+    assert_eq!((stands("far"), stands("near"), stands("between")), (Lsn(6), Lsn(2), Lsn(5)));
+    let found = stats(&rig.path()).unwrap();
+    assert_eq!((found.last, found.void, found.records(), found.segments[0].records), (Lsn(6), 3, 3, 6));
+    // What was shipped is there byte for byte, and nothing behind it.
+    let (now, end) = (fs::read(&rig.segments()[0]).unwrap(), (4096 + found.segments[0].bytes) as usize);
+    assert!(found.segments[0].bytes < before && now[4096..end] == segment[4096..end]);
+    assert!(now[end..].iter().all(|byte| *byte == 0));
+    let log = rig.open();
+    assert_eq!(log.appender(Some(name("s"))).unwrap().serial().get(), 6);
+    bodies_of(&log, "s", &["seven"]);
+    log.close().unwrap();
+    let alive: Vec<(u64, u64)> = rig.all().iter().map(|record| (record.lsn.0, record.serial.get())).collect();
+    assert_eq!(alive, [(1, 1), (2, 2), (3, 3), (7, 7)]);
+    // To a place that is void, and to where it ends: nothing else goes.
+    assert_eq!(back_behind(&rig, 7, 6, None).unwrap(), cut(7, 7));
+    assert_eq!(
+        back_behind(&rig, 5, 6, None).unwrap(),
+        RolledBack { was: Lsn(7), last: Lsn(6), next: Lsn(7), voided: 0, cut: 1 }
+    );
+    assert_eq!(back_behind(&rig, 4, 6, None).unwrap(), cut(6, 6));
+    assert_eq!(rig.bodies(), ["1", "2", "3"]);
+    // More of it: of what was void already nothing is counted again.
+    bodies_of(&rig.open(), "s", &["7", "8", "9"]);
+    assert_eq!(
+        back_behind(&rig, 1, 8, None).unwrap(),
+        RolledBack { was: Lsn(9), last: Lsn(1), next: Lsn(9), voided: 4, cut: 1 }
+    );
+    assert_eq!(void::voids(&rig.path()).unwrap(), [(Lsn(2), Lsn(8))]);
+    bodies_of(&rig.open(), "s", &["nine"]);
+    assert_eq!(rig.bodies(), ["1", "nine"]);
+    // Whoever comes and asks for what follows one of them is told; whoever asks for the first of them has read none.
+    for asked in 3..=8 {
+        let told = Reader::open(&rig.path(), Range::from(Lsn(asked))).unwrap_err();
+        assert!(matches!(told, LogError::RolledBack { end: Lsn(1), next: Lsn(9), .. }), "{told}");
+        let words = format!("the log ends at LSN 1 now, and goes on at LSN 9: what was behind, LSN {asked} with it");
+        assert!(told.to_string().contains(&words), "{told}");
+    }
+    for asked in [2, 9] {
+        assert_eq!(read(&rig.path(), Range::from(Lsn(asked))).unwrap()[0].lsn, Lsn(9));
+    }
+}
+
+#[test]
+fn a_rollback_past_sealed_segments_that_is_stopped_anywhere_is_done_and_told_to_who_has_read_them() {
+    for point in ROLL_BACK_POINTS {
+        let rig = Rig::new();
+        rig.large(70);
+        let open = stats(&rig.path()).unwrap().segments[1].first.0;
+        assert!((50..69).contains(&open));
+        let sealed = fs::read(&rig.segments()[0]).unwrap();
+        let mut tails: Vec<(u64, Tail)> = [0, 10, 40, 41, open - 1, open, 70]
+            .map(|read| {
+                let mut tail = Tail::open(&rig.path(), Range::ALL).unwrap();
+                (0..read).for_each(|_| drop(tail.next(Duration::ZERO).unwrap().unwrap()));
+                (read, tail)
+            })
+            .into();
+        let died = back_behind(&rig, 40, 0, Some(point)).unwrap_err();
+        assert!(matches!(died, LogError::Crash(_)), "{point}: {died}");
+        let alive: Vec<u64> = rig.all().iter().map(|record| record.lsn.0).collect();
+        assert_eq!(alive, (1..=40).collect::<Vec<u64>>(), "{point}");
+        let found = stats(&rig.path()).unwrap();
+        assert_eq!((found.last, found.records()), (Lsn(open - 1), 40), "{point}");
+        let log = rig.open();
+        assert_eq!(log.last(), Lsn(open - 1), "{point}");
+        bodies_of(&log, "big", &["on"]);
+        log.close().unwrap();
+        assert!(fs::read(&rig.segments()[0]).unwrap() == sealed, "{point}: what is sealed never changes");
+        let alive: Vec<u64> = rig.all().iter().map(|record| record.lsn.0).collect();
+        assert_eq!(alive, (1..=40).chain([open]).collect::<Vec<u64>>(), "{point}");
+        for (read, tail) in &mut tails {
+            let mut seen = Vec::new();
+            let told = loop {
+                match tail.next(Duration::ZERO) {
+                    Ok(Some(record)) => seen.push(record.lsn.0),
+                    Ok(None) => break None,
+                    Err(LogError::RolledBack { end, next, .. }) => break Some((end.0, next.0)),
+                    Err(other) => panic!("{point}, {read}: {other}"),
+                }
+            };
+            if *read > 40 {
+                assert_eq!(told, Some((40, open)), "{point}, {read}");
+            } else {
+                // What it had fetched before may still come; then it is told.
+                let wanted: Vec<u64> = (*read + 1..=40).chain([open]).collect();
+                let is_told = told == Some((40, open)) && seen.contains(&41);
+                assert!((told.is_none() && seen == wanted) || is_told, "{point}, {read}: {seen:?}, {told:?}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -186,27 +305,30 @@ fn readers_beside_appends_and_rollbacks_end_with_what_the_log_holds_and_never_se
     let rig = Rig::new();
     drop(rig.open());
     let over = std::sync::atomic::AtomicBool::new(false);
-    let told = AtomicU64::new(0);
+    let (told, jumped) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let mut readers = Vec::new();
         for _ in 0..3 {
-            let (path, over, told) = (rig.path(), &over, &told);
+            let (path, over, told, jumped) = (rig.path(), &over, &told, &jumped);
             readers.push(scope.spawn(move || {
-                let mut seen: Vec<Vec<u8>> = Vec::new();
+                let mut seen: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
                 let mut tail = Tail::open(&path, Range::ALL);
                 loop {
                     let is_last = over.load(Ordering::SeqCst);
                     match tail.as_mut().map(|tail| tail.next(Duration::from_millis(1))) {
                         Ok(Ok(Some(record))) => {
-                            assert_eq!(record.lsn.0, seen.len() as u64 + 1, "some were missed");
-                            seen.push(record.body);
+                            let before = seen.last_key_value().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
+                            assert!(record.lsn > before, "LSN {} after {before}", record.lsn);
+                            if record.lsn > before.next() {
+                                jumped.fetch_add(1, Ordering::SeqCst);
+                            }
+                            seen.insert(record.lsn, record.body);
                         }
                         Ok(Ok(None)) if is_last => return seen,
                         Ok(Ok(None)) => {}
                         Ok(Err(LogError::RolledBack { end, .. })) | Err(&mut LogError::RolledBack { end, .. }) => {
                             told.fetch_add(1, Ordering::SeqCst);
-                            assert!(end.0 <= seen.len() as u64);
-                            seen.truncate(end.0 as usize);
+                            seen.retain(|lsn, _| *lsn <= end);
                             tail = Tail::open(&path, Range::from(end.next()));
                         }
                         other => panic!("{other:?}"),
@@ -219,29 +341,39 @@ fn readers_beside_appends_and_rollbacks_end_with_what_the_log_holds_and_never_se
             chance = chance.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (chance >> 33) % bound
         };
-        let mut known: Vec<Vec<u8>> = Vec::new();
-        for round in 0..60_u64 {
+        let mut known: BTreeMap<Lsn, Vec<u8>> = BTreeMap::new();
+        let (mut end, mut shipped) = (0_u64, 0_u64);
+        for round in 0..120_u64 {
             let log = rig.lazy();
             let mut appender = log.appender(if round % 2 == 0 { Some(name("s")) } else { None }).unwrap();
             for nth in 0..below(30) {
                 // Often of one size: then what is new stands just where something else stood.
                 let body =
                     format!("{round}/{nth}/{}", "y".repeat(if round % 3 == 0 { below(4000) as usize } else { 40 }));
-                appender.append(body.as_bytes()).unwrap();
-                known.push(body.into_bytes());
+                let lsn = appender.append(body.as_bytes()).unwrap().lsn;
+                assert_eq!(lsn, Lsn(end + 1), "no LSN is left out, and none is given that stays");
+                end = lsn.0;
+                known.insert(lsn, body.into_bytes());
             }
             drop(appender);
             log.close().unwrap();
-            let last = known.len() as u64 - below(20).min(known.len() as u64);
-            back(&rig, last).unwrap();
-            known.truncate(last as usize);
+            if round % 2 == 1 {
+                shipped += below(end - shipped + 1);
+            }
+            let last = end - below(20).min(end);
+            let done = back_behind(&rig, last, shipped, None).unwrap();
+            known.retain(|lsn, _| lsn.0 <= last);
+            end = done.next.0 - 1;
+            assert!(end >= shipped && end >= last, "{done:?}");
             std::thread::sleep(Duration::from_millis(below(4)));
         }
-        assert!(rig.all().into_iter().map(|record| record.body).eq(known.iter().cloned()));
+        assert!(rig.all().into_iter().map(|record| (record.lsn, record.body)).eq(known.clone()));
+        assert_eq!(stats(&rig.path()).unwrap().records(), known.len() as u64);
         over.store(true, Ordering::SeqCst);
         for reader in readers {
             assert!(reader.join().unwrap() == known);
         }
     });
     assert!(told.load(Ordering::SeqCst) > 10, "{told:?}");
+    assert!(jumped.load(Ordering::SeqCst) > 10, "{jumped:?}");
 }
