@@ -3,6 +3,7 @@
 
 Rows of a number, a word and 100 bytes of text, out of a table in memory by INSERT ... SELECT (no call of Python's for each row) and by executemany; WAL,
 synchronous=NORMAL and FULL, so many rows in a transaction. A commit syncs the log either way; SQLite's syncs its WAL with FULL alone. By turns, medians, ratios within the run.
+Beside them a module that throws every row away (bench/nothing.c, `apt install gcc libsqlite3-dev`): what no virtual table can be faster than.
 To be run by a Python whose sqlite3 loads extensions (/usr/bin/python3 of Debian does); --extension names one that is built already.
 """
 
@@ -26,12 +27,23 @@ def build():
     return next(path for path in found if path.endswith("liblittoral.so"))
 
 
+def nothing(folder):
+    """The module that throws rows away; None where it cannot be built."""
+    module = folder / "nothing.so"
+    command = ["cc", "-O2", "-shared", "-fPIC", str(TOP / "bench" / "nothing.c"), "-o", str(module)]
+    try:
+        return module if subprocess.run(command, capture_output=True).returncode == 0 else None
+    except FileNotFoundError:
+        return None
+
+
 def took(folder, extension, table, way, synchronous, rows, batch):
     database = sqlite3.connect(folder / f"{table}.db", isolation_level=None)
     database.enable_load_extension(True)
     # The file's name is the library's: the entry point is named.
-    database.execute("SELECT load_extension(?, 'sqlite3_littoral_init')", (str(extension),))
-    make = f"CREATE VIRTUAL TABLE event USING littoral_log({COLUMNS})" if table == "log" else f"CREATE TABLE event({COLUMNS})"
+    database.execute("SELECT load_extension(?, ?)", (str(extension), f"sqlite3_{'nothing' if table == 'nothing' else 'littoral'}_init"))
+    make = {"log": f"CREATE VIRTUAL TABLE event USING littoral_log({COLUMNS})", "nothing": "CREATE VIRTUAL TABLE event USING thrown_away",
+            "plain": f"CREATE TABLE event({COLUMNS})"}[table]
     database.executescript(f"PRAGMA journal_mode = wal; PRAGMA synchronous = {synchronous}; {make}; CREATE TEMP TABLE source({COLUMNS})")
     all_rows = [(1_764_363_072_000 + nth, "info", f"{nth:0100}") for nth in range(batch)]
     database.executemany("INSERT INTO source VALUES (?, ?, ?)", all_rows)
@@ -45,7 +57,7 @@ def took(folder, extension, table, way, synchronous, rows, batch):
         database.execute("COMMIT")
     ended = time.monotonic() - begun, time.process_time() - worked
     count = database.execute("SELECT count(*) FROM event").fetchone()[0]
-    assert count == rows, count
+    assert count == (0 if table == "nothing" else rows), count
     database.close()
     return ended
 
@@ -58,18 +70,28 @@ def main():
     parser.add_argument("--extension", type=pathlib.Path)
     asked = parser.parse_args()
     extension = asked.extension or build()
-    for synchronous in ["normal", "full"]:
-        for way in ["select", "executemany"]:
-            found = {"plain": [], "log": []}
-            for _ in range(asked.rounds):
-                for table, times in found.items():
-                    with tempfile.TemporaryDirectory() as folder:
-                        times.append(took(pathlib.Path(folder), extension, table, way, synchronous, asked.rows, asked.batch))
-            for what, nth in [("by the clock", 0), ("by processors", 1)]:
-                ratios = [plain[nth] / log[nth] for plain, log in zip(found["plain"], found["log"])]
-                row = {name: statistics.median(time[nth] for time in times) / asked.rows * 1e9 for name, times in found.items()}
-                print(f"synchronous={synchronous}, {way}, {asked.batch} rows in a transaction, {what}: ordinary table {row['plain']:,.0f} ns a row, "
-                      f"log's table {row['log']:,.0f} ns; {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
+    with tempfile.TemporaryDirectory() as tools:
+        least = nothing(pathlib.Path(tools))
+        for synchronous in ["normal", "full"]:
+            for way in ["select", "executemany"]:
+                compare(extension, least, synchronous, way, asked)
+    if not least:
+        print("no compiler or no sqlite3ext.h here (apt install gcc libsqlite3-dev): the module that throws rows away was left out")
+
+
+def compare(extension, least, synchronous, way, asked):
+    found = {"plain": [], "log": []} | ({"nothing": []} if least else {})
+    for _ in range(asked.rounds):
+        for table, times in found.items():
+            module = least if table == "nothing" else extension
+            with tempfile.TemporaryDirectory() as folder:
+                times.append(took(pathlib.Path(folder), module, table, way, synchronous, asked.rows, asked.batch))
+    for what, nth in [("by the clock", 0), ("by processors", 1)]:
+        ratios = [plain[nth] / log[nth] for plain, log in zip(found["plain"], found["log"])]
+        row = {name: statistics.median(time[nth] for time in times) / asked.rows * 1e9 for name, times in found.items()}
+        thrown = f", rows thrown away {row['nothing']:,.0f} ns" if least else ""
+        print(f"synchronous={synchronous}, {way}, {asked.batch} rows in a transaction, {what}: ordinary table {row['plain']:,.0f} ns a row, "
+              f"log's table {row['log']:,.0f} ns{thrown}; {statistics.median(ratios):.2f} times as fast ({min(ratios):.2f} to {max(ratios):.2f})", flush=True)
 
 
 main()
