@@ -273,7 +273,7 @@ impl RemoteReader {
 
     /// What of a segment is to be fetched.
     async fn enter(&mut self, row: &LogRow) -> Result<Place, EngineError> {
-        let head = LogHead { log: self.opened.meta.id, first: row.first, created_ms: row.created_ms };
+        let head = LogHead { log: self.opened.meta.log(), first: row.first, created_ms: row.created_ms };
         let mut place = Place {
             head,
             names: BTreeMap::new(),
@@ -365,6 +365,12 @@ pub(crate) async fn rows_of(log: &VolumeLog, opened: &Opened) -> Result<Rows, En
     }
     apply(&mut rows, &opened.ops);
     Ok(rows)
+}
+
+/// The same, one after another.
+pub(crate) async fn segments_of(log: &VolumeLog, opened: &Opened) -> Result<Vec<(ChunkId, LogRow)>, EngineError> {
+    let rows = rows_of(log, opened).await?;
+    Ok(rows.into_values().filter_map(|row| Some((row.chunk, row.segment?))).collect())
 }
 
 /// Where a log begins in its volume.
