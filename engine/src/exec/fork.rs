@@ -23,6 +23,7 @@ use crate::log::read::tail_before_all;
 use crate::log::{Log, Opened};
 use crate::logs::tables::counted_at;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use littoral_format as format;
 use littoral_format::keys;
 use littoral_plan::compose;
@@ -104,7 +105,9 @@ async fn prepare(
     made: &mut Vec<(CountedLog, logs::Made)>,
 ) -> Result<(Forked, format::record::Encoded), EngineError> {
     for counted in counted_at(log, &opened).await? {
-        let of_log = Box::pin(logs::fork(log, child, components, &counted)).await?;
+        let of_log: BoxFuture<'_, Result<logs::Made, EngineError>> =
+            Box::pin(logs::fork(log, child, components, &counted));
+        let of_log = of_log.await?;
         made.push((counted, of_log));
     }
     make(log, child, components, opened, (id, None)).await
@@ -222,7 +225,10 @@ async fn make(
     (id, counted): (VolumeId, Option<&CountedLog>),
 ) -> Result<(Forked, format::record::Encoded), EngineError> {
     let said = match counted {
-        Some(counted) => logs::said(log, &opened, counted).await?,
+        Some(counted) => {
+            let said: BoxFuture<'_, Result<Vec<ManifestOp>, EngineError>> = Box::pin(logs::said(log, &opened, counted));
+            said.await?
+        }
         None => Vec::new(),
     };
     let pages = travelling(&mut opened);

@@ -10,7 +10,7 @@
 use super::{Range, Record};
 use crate::error::EngineError;
 use crate::exec::fetch::blob_path;
-use crate::exec::rebuild::{Rows, apply, shard_rows};
+use crate::exec::rebuild::{Rows, apply, snapshot_rows};
 use crate::log::read::is_missing;
 use crate::log::{Log as VolumeLog, Opened};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -19,7 +19,6 @@ use littoral_format::FormatError;
 use littoral_format::log::{ENTRY_HEAD_BYTES, decode_entry, decode_index, entry_bytes, read_head};
 use littoral_local::log::LogError;
 use littoral_plan::follows;
-use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     ByteSpan, ChunkId, Head, LogEntryHead, LogEntryKind, LogHead, LogIndex, LogRow, Lsn, RecordKind, SessionName,
 };
@@ -355,12 +354,7 @@ pub(crate) async fn rows_of(log: &VolumeLog, opened: &Opened) -> Result<Rows, En
         if listed == snapshot.rows.len() as u64 {
             rows.extend(snapshot.rows.iter().cloned().map(|row| (row.chunk, row)));
         } else {
-            let shards: Vec<_> = stream::iter(&snapshot.shards)
-                .map(|shard| shard_rows(log, shard))
-                .buffered(TRANSFERS_IN_FLIGHT)
-                .try_collect()
-                .await?;
-            rows.extend(shards.into_iter().flatten().map(|row| (row.chunk, row)));
+            rows.extend(snapshot_rows(log, snapshot).await?);
         }
     }
     apply(&mut rows, &opened.ops);
