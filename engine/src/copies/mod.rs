@@ -96,7 +96,7 @@ impl Copier {
         };
         // One that does not answer keeps no other waiting.
         let all = urls.iter().zip(&mut known).map(|(url, known)| one.copy_all(url, &along, known));
-        let all: Vec<(Result<Option<Replicated>, EngineError>, Vec<LogCopied>)> = futures::future::join_all(all).await;
+        let all = futures::future::join_all(all).await;
         let mut outcomes = Vec::with_capacity(urls.len());
         for ((url, known), (did, logs)) in urls.iter().zip(known).zip(all) {
             self.standing.insert(url.clone(), known);
