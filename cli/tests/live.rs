@@ -19,6 +19,7 @@ fn row() -> VolumeRow {
         kind: VolumeKind::Database,
         identity_key: IdentityKey([1; 32]),
         created_ms: 1,
+        began_as: None,
     })
 }
 

@@ -97,6 +97,7 @@ fn p11_a_tables_log_goes_before_its_database_and_is_restored_with_it() {
     assert_eq!(records(&rig, &folder), 20);
     // What has no log there is restored all the same, and says so.
     rig.run(["fork", &url, "forked"]).succeeds();
+    fs::remove_dir_all(rig.path("shared/forked.events")).unwrap();
     fs::create_dir(rig.path("four")).unwrap();
     let told = rig.run(["restore", &format!("{remote}/forked"), &rig.text("four/forked.db")]).succeeds().stdout.clone();
     assert!(told.contains("log of table events is not brought") && told.contains("forked.events"), "{told}");

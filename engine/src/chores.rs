@@ -154,7 +154,7 @@ async fn prunes(
     }
     // Nothing is staged by a prune, and who moves packs does it beside whoever stages: other databases of this store are not kept waiting.
     let meta = stores.manifest.volume(&place.volume.value)?.map(|row| row.meta);
-    let log = meta.filter(|meta| meta.kind == VolumeKind::Log).map(|meta| (meta.id, meta.created_ms));
+    let log = meta.filter(|meta| meta.kind == VolumeKind::Log).map(|meta| (meta.log(), meta.created_ms));
     let mut session = match log {
         Some(log) => Box::pin(open_log(&stores, components, &target, log)).await?,
         None => Box::pin(open_for_shipping(&stores, components, &target, true)).await?,

@@ -50,6 +50,7 @@ pub use littoral_local::log::{
     appender, end, identity, roll_back, start, stats, truncate,
 };
 pub use littoral_plan::counted;
+pub(crate) use remote::segments_of;
 pub use remote::{Fetched, RemoteReader};
 pub(crate) use restore::room_of;
 pub use restore::{RESTORE_POINTS, RestoredLog, restore};

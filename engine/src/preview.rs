@@ -72,6 +72,7 @@ fn begun(components: &Components, id: VolumeId, name: littoral_types::VolumeName
         kind: VolumeKind::Database,
         identity_key: IdentityKey(components.bits()),
         created_ms: components.clock.wall_ms(),
+        began_as: None,
     };
     Preview { manifest: Arc::new(MemoryManifest::default()), row: new_volume(meta), is_new: true, unfinished: false }
 }

@@ -255,7 +255,7 @@ pub(crate) fn refuse_foreign(store: &Store, target: &Target, row: &VolumeRow) ->
 #[derive(Clone, Copy, Debug)]
 enum Holds {
     Database,
-    /// The log of this id, which was made then: the volume's id is its own.
+    /// The log of this id, which was made then: a volume that begins with it has that id.
     Log {
         id: VolumeId,
         created_ms: u64,
@@ -596,7 +596,7 @@ impl Opening<'_> {
                 let way = "nothing was published: choose a name of its own (--volume=NAME)";
                 Err(EngineError::OtherKind { volume: url, kind: meta.kind, way })
             }
-            Holds::Log { id, .. } if id != meta.id => Err(EngineError::Refused(format!(
+            Holds::Log { id, .. } if id != meta.log() => Err(EngineError::Refused(format!(
                 "{url} is the volume of another log: two logs are never merged. Nothing was published. Choose a name of its own \
                  (--volume=NAME)"
             ))),
@@ -703,6 +703,7 @@ impl Opening<'_> {
             kind: self.holds.kind(),
             identity_key: IdentityKey(self.components.bits()),
             created_ms,
+            began_as: None,
         };
         self.bind(meta.id)?;
         let id = meta.id;

@@ -13,7 +13,7 @@ use littoral_engine::exec::restore::{At, restore};
 use littoral_engine::exec::verify::verify;
 use littoral_engine::{EngineError, Spool};
 use littoral_ports::{BlobBody, MemoryRemote, Remote, RemoteError, passes_on};
-use littoral_types::{CopyState, ObjectPath};
+use littoral_types::{CopyMark, CopyState, ObjectPath, VolumeName};
 use rig::{Machine, Pages, components, counted, log};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -110,8 +110,16 @@ impl Copying<'_> {
     async fn once(&mut self) -> Result<Replicated, EngineError> {
         let (from, to) = (self.machine.log(), log(self.to.clone()));
         let row = self.machine.open().await.unwrap().writer.row().clone();
-        let order =
-            Order { from: &from, row: Some(&row), to: &to, spool: &self.spool, file: None, others: &[], grace_ms: 0 };
+        let order = Order {
+            from: &from,
+            row: Some(&row),
+            seen: None,
+            to: &to,
+            spool: &self.spool,
+            file: None,
+            others: &[],
+            grace_ms: 0,
+        };
         replicate(&order, &components(), &mut self.standing).await
     }
 
@@ -235,8 +243,16 @@ async fn what_was_uploaded_is_copied_without_reading_the_primary() {
         lives(&machine, &mut pages, &mut states, 5).await;
         let row = machine.open().await.unwrap().writer.row().clone();
         let (from, copy) = (machine.log(), log(to.clone()));
-        let order =
-            Order { from: &from, row: Some(&row), to: &copy, spool: &spool, file: None, others: &[], grace_ms: 0 };
+        let order = Order {
+            from: &from,
+            row: Some(&row),
+            seen: None,
+            to: &copy,
+            spool: &spool,
+            file: None,
+            others: &[],
+            grace_ms: 0,
+        };
         let before = primary.totals().all().bytes_down;
         let did = replicate(&order, &components(), &mut copying.standing).await.unwrap();
         assert!(did.records >= 5 && did.blobs >= 5, "{did:?}");
@@ -260,8 +276,8 @@ async fn p03_whoever_copied_to_a_place_before_it_was_promoted_neither_writes_nor
     let mut copying = Copying { machine: &machine, to: to.clone(), spool: spool.clone(), standing: None };
     copying.once().await.unwrap();
     assert!(copying.standing.is_some());
-    let away = |_: &littoral_types::CopyMark| Err(EngineError::Refused("away".to_owned()));
-    let done = promote(&log(to.clone()), away, &spool, &components(), true).await.unwrap();
+    let away = |_: &CopyMark, _: &VolumeName| Err(EngineError::Refused("away".to_owned()));
+    let done = promote(&log(to.clone()), &away, &spool, &components(), true).await.unwrap();
     assert!(!done.fenced && !done.was_promoted);
     let there = to.inner.objects();
     lives(&machine, &mut pages, &mut states, 2).await;
@@ -276,7 +292,7 @@ async fn p03_whoever_copied_to_a_place_before_it_was_promoted_neither_writes_nor
         }
     }
     assert!(to.inner.objects() == there, "something was written or deleted at a volume of its own");
-    assert!(promote(&log(to.clone()), away, &spool, &components(), true).await.unwrap().was_promoted);
+    assert!(promote(&log(to.clone()), &away, &spool, &components(), true).await.unwrap().was_promoted);
 }
 
 /// A primary whose listings name a manifest snapshot that it has lost.
@@ -309,7 +325,16 @@ async fn a_copy_is_not_whole_without_the_manifest_snapshot_that_it_begins_with()
     to.left.store(usize::MAX, Ordering::SeqCst);
     let spool = Spool::at(machine.dir.path().join("spool"), u64::MAX);
     let (from, copy) = (log(Arc::new(Lists(remote))), log(to.clone()));
-    let order = Order { from: &from, row: Some(&row), to: &copy, spool: &spool, file: None, others: &[], grace_ms: 0 };
+    let order = Order {
+        from: &from,
+        row: Some(&row),
+        seen: None,
+        to: &copy,
+        spool: &spool,
+        file: None,
+        others: &[],
+        grace_ms: 0,
+    };
     let mut standing = None;
     let done = replicate(&order, &components(), &mut standing).await;
     assert!(matches!(done, Err(EngineError::Interrupted(_))), "{done:?}");

@@ -26,7 +26,7 @@ use littoral_ports::{Clock, Commits, Faults, MemoryManifest, MemoryRemote, NoFau
 use littoral_types::{
     Base, BlobHash, BlobKind, BlobName, BlobRef, ByteSpan, ChunkId, ChunkSpan, Compression, Epoch, FooterFigures,
     FrameEntry, FrameTable, Generation, Geometry, Home, Lsn, ManifestOp, PageCount, PageNo, PageSize, RecordBody, Seq,
-    SnapshotName, VolumeFigures, VolumeName, WalMark,
+    SkeletonPage, SnapshotName, VolumeFigures, VolumeName, WalMark,
 };
 use rig::Chance;
 use shipping::ship;
@@ -738,6 +738,11 @@ async fn cost_of(chunks: u64) -> rig::Cost {
     let writer = &mut parent.session.as_mut().unwrap().writer;
     writer.publish(draft).await.unwrap();
     write_snapshot(writer, None).await.unwrap();
+    // Page 1 comes with a checkpoint: it says that there is no table of logs.
+    let pages = vec![SkeletonPage { page: PageNo::FIRST, image: vec![0; page_size.len()] }];
+    let body = littoral_types::Checkpoint { pages, ..Default::default() };
+    let figures = writer.row().tail.figures;
+    writer.publish(Draft::of(RecordBody::Checkpoint(body), figures)).await.unwrap();
     let remote = rig::counted(memory.clone());
     let log = Log::new(remote.clone(), "v0".parse().unwrap());
     let forked = fork(&log, &parent.components, &At::Newest, &"child".parse().unwrap()).await.unwrap();

@@ -92,20 +92,31 @@ fn the_named_points_are_those_of_the_sources() {
     }
     found.sort();
     found.dedup();
-    // These die in models of their own: engine/tests/{segments,forks}.rs, and cli/tests/crashes.rs.
-    let others = ["segment.uploaded", "fork.body", "fork.landed", "fork.pinned", "prune.left", "release.landed"];
+    // These die in models of their own: engine/tests/{segments,forks}.rs, and cli/tests/{crashes,table_copies}.rs.
+    let others = [
+        "segment.uploaded",
+        "fork.body",
+        "fork.cleared",
+        "fork.landed",
+        "fork.log",
+        "fork.pinned",
+        "prune.left",
+        "release.landed",
+    ];
     // And these in cli/tests/jobs.rs, which finds its points by itself.
     let jobs = ["job.wished", "job.begun", "job.worked", "job.ended", "verify.blob", "verify.checked"];
-    // And these where copies are made and promoted: engine/tests/copies.rs, and cli/tests/copies.rs.
+    // And these where copies are made and promoted: engine/tests/copies.rs, and cli/tests/{copies,table_copies}.rs.
     let copies = [
         "promote.copied",
         "promote.fenced",
+        "promote.log",
         "promote.marked",
         "replicate.blob",
         "replicate.filled",
         "replicate.filling",
         "replicate.marked",
         "replicate.named",
+        "replicate.noted",
         "replicate.pruned",
         "replicate.record",
         "replicate.snapshot",

@@ -320,6 +320,16 @@ impl LogTable {
             return Ok((Arc::clone(log), entry.extent));
         }
         let path = found_by(self.file.as_deref(), &entry.folder.to_string_lossy(), &entry.id);
+        if let Some(file) = self.file.as_deref().filter(|file| tables::is_doubted(file, &path)) {
+            let message = format!(
+                "{}: {}: was there before this database was opened from its volume, and nobody has looked whether it is the log that belongs \
+                 to it: littoral log bring {}",
+                self.name,
+                path.display(),
+                file.display()
+            );
+            return Err(said(code::CANTOPEN, message));
+        }
         let log = TableLog::open(&path).map_err(|error| self.missing(error))?;
         if log.id().to_string() != entry.id {
             let message =
@@ -336,6 +346,9 @@ impl LogTable {
     /// A log that is not here may be in the object store.
     fn missing(&self, error: LogError) -> Refusal {
         match (error, &self.file) {
+            (LogError::NoLog(_), Some(file)) if tables::is_replica(file) => {
+                said(code::CANTOPEN, format!("{}: {}", self.name, tables::NOT_IN_A_REPLICA))
+            }
             (error @ LogError::NoLog(_), Some(file)) => {
                 let file = file.display();
                 said(

@@ -22,6 +22,7 @@ use crate::work::{self, Ground, WorkError};
 use ahead::{Ahead, Recent};
 use littoral_engine::exec::restore::At;
 use littoral_engine::lazy::Lazy;
+use littoral_engine::logs::tables;
 use littoral_engine::open::{self, Counting, Place, Totals};
 use littoral_engine::past::PastFile;
 use littoral_engine::readahead::Readahead;
@@ -137,6 +138,7 @@ pub(crate) fn make(database: &Path, store: &Path, said: &Said) -> Result<Option<
     let sidecar = Residency::path_of(store, database);
     Residency::remove(&sidecar).map_err(EngineError::from)?;
     Residency::create(&sidecar, &origin).map_err(EngineError::from)?;
+    tables::doubt(database).map_err(|error| EngineError::Refused(format!("its logs cannot be told apart: {error}")))?;
     let bytes = origin.page_count.0 * origin.page_size.bytes();
     materialise(database, &MAGIC, bytes).map_err(EngineError::from)?;
     tracing::info!(volume = url, position = %origin.position, "opened from the object store: pages come as they are read");

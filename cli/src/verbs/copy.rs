@@ -5,10 +5,10 @@ use crate::door::Door;
 use crate::errands::judged;
 use crate::screen::Told;
 use crate::words;
-use littoral_engine::copies::{Copier, Outcome};
+use littoral_engine::EngineError;
+use littoral_engine::copies::{Copier, LogCopied, Outcome};
 use littoral_engine::exec::replicate::Replicated;
 use littoral_engine::jobs::{self, Noting};
-use littoral_engine::EngineError;
 use littoral_types::Task;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -57,11 +57,14 @@ fn told(volume: &str, outcomes: Vec<Outcome>) -> anyhow::Result<Told> {
     let mut copies: Vec<Value> = Vec::new();
     let mut text = String::new();
     let mut failed: Option<(String, EngineError)> = None;
-    for Outcome { url, did } in outcomes {
+    for Outcome { url, did, logs } in outcomes {
         match did {
             Ok(Some(did)) => {
                 text.push_str(&line(&url, &did));
-                copies.push(as_json(&url, &did));
+                logs.iter().for_each(|log| text.push_str(&log_line(log)));
+                let mut json = as_json(&url, &did);
+                json["logs"] = logs.iter().map(|log| log_json(&url, log)).collect();
+                copies.push(json);
             }
             Ok(None) => {
                 text.push_str(&format!("{url}: another process copies there just now\n"));
@@ -79,6 +82,24 @@ fn told(volume: &str, outcomes: Vec<Outcome>) -> anyhow::Result<Told> {
             Err(anyhow::Error::from(error).context(told))
         }
     }
+}
+
+/// What went before: of a table.
+fn log_line(log: &LogCopied) -> String {
+    let (table, volume) = (&log.table, &log.volume);
+    match &log.did {
+        Some(did) => format!("  the log of table {table}: {}", line(volume.as_str(), did)),
+        None => format!(
+            "  the log of table {table} is not copied, and its rows are not there: the primary has no volume {volume}\n"
+        ),
+    }
+}
+
+fn log_json(url: &str, log: &LogCopied) -> Value {
+    let mut json = log.did.as_ref().map_or_else(|| json!({ "missing": true }), |did| as_json(url, did));
+    json["table"] = json!(log.table);
+    json["volume"] = json!(format!("{url}/{}", log.volume));
+    json
 }
 
 fn line(url: &str, did: &Replicated) -> String {

@@ -5,10 +5,10 @@ use crate::door::{Door, Target};
 use crate::exit::Fault;
 use crate::screen::Told;
 use crate::words;
-use littoral_engine::exec::fork::fork;
+use littoral_engine::exec::fork::{ForkedLog, fork};
 use littoral_engine::open::Place;
-use littoral_types::{At, Moment, MomentError, VolumeName};
-use serde_json::json;
+use littoral_types::{At, CountedLog, Moment, MomentError, VolumeName};
+use serde_json::{Value, json};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -32,7 +32,9 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         .map_err(|why: MomentError| Fault::usage(why.to_string(), "say it as littoral restore --at takes it"))?;
     let (place, settings) = door.place(&src, None)?;
     let moment = match (said, settings.at.as_ref().map(|at| at.value.clone())) {
-        (Some(_), Some(_)) => return Err(Fault::usage("a state was named twice, by @ and by --at", "say it once").into()),
+        (Some(_), Some(_)) => {
+            return Err(Fault::usage("a state was named twice, by @ and by --at", "say it once").into());
+        }
         (said, flag) => said.or(flag),
     };
     let name = name(&args.dst, &place)?;
@@ -53,10 +55,12 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         "pages": pages.0,
         "bytes": pages.0 * size,
         "bytes_written": done.bytes,
+        "logs": done.logs.iter().map(|log| log_json(&remote, log)).collect::<Vec<_>>(),
         "cost": words::cost_json(&meter.all()),
     });
+    let logs: String = done.logs.iter().map(|log| log_text(&remote, log)).collect();
     let text = format!(
-        "{url} begins as {} was at {} ({}, of which nothing was copied)\n  {}\n  open it with\n    \
+        "{url} begins as {} was at {} ({}, of which nothing was copied)\n{logs}  {}\n  open it with\n    \
          littoral shell {name} --remote={remote} --volume={name}\n",
         place.url(),
         done.parent.position,
@@ -64,6 +68,43 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         words::cost(&meter.all())
     );
     Ok(Told::done(json, text))
+}
+
+/// What became of a table's log, for machines.
+fn log_json(remote: &str, (log, forked): &(CountedLog, ForkedLog)) -> Value {
+    let (state, volume, position, bytes, why) = match forked {
+        ForkedLog::Forked { volume, position, bytes } => {
+            ("forked", Some(format!("{remote}/{volume}")), Some(position.to_string()), *bytes, None)
+        }
+        ForkedLog::Empty => ("empty", None, None, 0, None),
+        ForkedLog::Missing(why) => ("missing", None, None, 0, Some(why)),
+    };
+    json!({
+        "table": log.table,
+        "state": state,
+        "volume": volume,
+        "position": position,
+        "rows_up_to": log.last.0,
+        "bytes_written": bytes,
+        "why": why,
+    })
+}
+
+/// The same for people.
+fn log_text(remote: &str, (log, forked): &(CountedLog, ForkedLog)) -> String {
+    let table = &log.table;
+    match forked {
+        ForkedLog::Forked { volume, .. } => {
+            format!(
+                "  its table {table} has its log at {remote}/{volume}, with rows up to LSN {}; nothing was copied\n",
+                log.last
+            )
+        }
+        ForkedLog::Empty => format!("  its table {table} has no rows yet, and no log\n"),
+        ForkedLog::Missing(why) => {
+            format!("  the log of its table {table} is not forked, and its rows are not there: {why}\n")
+        }
+    }
 }
 
 /// What is forked, and the state where one is named behind an @. No volume's name has one; a file's may.
@@ -83,14 +124,19 @@ fn parted(src: &OsStr) -> (OsString, Option<&str>) {
 /// What the new volume is called: its blobs lie where its parent's do.
 fn name(dst: &str, src: &Place) -> anyhow::Result<VolumeName> {
     if !dst.contains("://") {
-        let wrong = |error| Fault::usage(format!("a volume cannot be called {dst}: {error}"), "choose letters, digits, . _ -");
+        let wrong =
+            |error| Fault::usage(format!("a volume cannot be called {dst}: {error}"), "choose letters, digits, . _ -");
         return Ok(dst.parse().map_err(wrong)?);
     }
     let url = Place::of_url(dst)?.url();
-    let parts = |url: &str| url.rsplit_once('/').map(|(remote, name)| (remote.to_owned(), name.to_owned())).unwrap_or_default();
+    let parts =
+        |url: &str| url.rsplit_once('/').map(|(remote, name)| (remote.to_owned(), name.to_owned())).unwrap_or_default();
     let ((remote, name), (of_src, _)) = (parts(&url), parts(&src.url()));
     if remote != of_src {
-        let message = format!("{url} lies under another remote than {}: a fork shares the blobs of what it is made from", src.url());
+        let message = format!(
+            "{url} lies under another remote than {}: a fork shares the blobs of what it is made from",
+            src.url()
+        );
         return Err(Fault::usage(
             message,
             "name it under the same remote; or copy: littoral restore, then littoral checkpoint with --remote",

@@ -6,9 +6,10 @@ use crate::exit::Fault;
 use crate::screen::Told;
 use crate::words;
 use littoral_engine::Spool;
-use littoral_engine::copies::promote;
+use littoral_engine::copies::{Promoted, promote};
 use littoral_engine::open::log_at;
-use serde_json::json;
+use littoral_types::{CopyMark, VolumeName};
+use serde_json::{Value, json};
 use std::ffi::OsString;
 
 /// What can be said to it.
@@ -33,8 +34,8 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
     let (copy, _) = place.log(&settings, &components)?;
     let folder = std::env::temp_dir().join(format!("littoral-promote-{}", std::process::id()));
     let spool = Spool::at(folder, u64::MAX);
-    let primary = |mark: &littoral_types::CopyMark| log_at(&mark.of, copy.name(), &settings, &components);
-    let done = Box::pin(promote(&copy, primary, &spool, &components, args.without_primary)).await;
+    let primary = |mark: &CopyMark, name: &VolumeName| log_at(&mark.of, name, &settings, &components);
+    let done = Box::pin(promote(&copy, &primary, &spool, &components, args.without_primary)).await;
     spool.clear();
     let done = done?;
     let epoch = done.position.epoch;
@@ -47,6 +48,7 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
         "fenced": done.fenced,
         "primary": done.of,
         "was_promoted": done.was_promoted,
+        "logs": done.logs.iter().map(log_json).collect::<Vec<_>>(),
     });
     let is = if done.was_promoted { "was promoted before" } else { "is a volume of its own now" };
     let fenced = match done.fenced {
@@ -56,12 +58,27 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
             done.of
         ),
     };
+    let logs: String = done.logs.iter().map(log_text).collect();
     let text = format!(
-        "{} {is}\n  {fenced}\n  it ends at {}, of {}\n  to write it: remote={} and --takeover={epoch}\n",
+        "{} {is}\n  {fenced}\n  it ends at {}, of {}\n{logs}  to write it: remote={} and --takeover={epoch}\n",
         copy.url(),
         done.position,
         words::time(done.time_ms),
         copy.remote().url()
     );
     Ok(Told::done(json, text))
+}
+
+/// A log that is a table of it, for machines.
+fn log_json((volume, done): &(VolumeName, Option<Promoted>)) -> Value {
+    let position = done.as_ref().map(|done| done.position.to_string());
+    json!({ "volume": volume.as_str(), "position": position, "missing": done.is_none() })
+}
+
+/// The same for people.
+fn log_text((volume, done): &(VolumeName, Option<Promoted>)) -> String {
+    match done {
+        Some(done) => format!("  its log {volume} is one, too, and ends at {}\n", done.position),
+        None => format!("  its log {volume} was not copied: the rows of that table are not there\n"),
+    }
 }

@@ -11,6 +11,7 @@ use littoral_engine::exec::repack::{Repacked, repack};
 use littoral_engine::leases::Leases;
 use littoral_engine::log::Writer;
 use littoral_engine::logs::Carrier;
+use littoral_engine::logs::table::columns;
 use littoral_engine::open::Place;
 use littoral_engine::settings::{Milliseconds, Settings};
 use littoral_engine::upkeep::UpkeepFile;
@@ -192,7 +193,8 @@ pub async fn run(args: Args, door: &Door) -> anyhow::Result<Told> {
 /// A log lets go first of what it need not keep.
 async fn retained(args: &Args, door: &Door) -> anyhow::Result<()> {
     let path = door.file_or_log(&args.file)?;
-    if !path.is_dir() {
+    // Of a table's what may go its database says.
+    if !path.is_dir() || columns(&path)?.is_some() {
         return Ok(());
     }
     let settings = door.settings(Some(&path))?;

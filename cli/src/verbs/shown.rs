@@ -56,7 +56,7 @@ pub(super) async fn session(door: &Door, file: &OsStr) -> anyhow::Result<Opened>
     let (meta, target) = (&preview.row.meta, place.target(&settings)?);
     let session = match meta.kind {
         VolumeKind::Database => Box::pin(open_for_writing(&stores, &components, &target)).await?,
-        VolumeKind::Log => Box::pin(open_log(&stores, &components, &target, (meta.id, meta.created_ms))).await?,
+        VolumeKind::Log => Box::pin(open_log(&stores, &components, &target, (meta.log(), meta.created_ms))).await?,
     };
     Ok(Opened { place, settings, session, meter })
 }

@@ -307,11 +307,17 @@ impl Spell for VolumeMeta {
     fn put(&self, out: &mut Out) {
         out.raw("volume: id", &self.id.0);
         out.text("volume: name", self.name.as_str());
-        let kind = match self.kind {
-            VolumeKind::Database => 1,
-            VolumeKind::Log => 2,
+        let kind = match (self.kind, self.began_as) {
+            (VolumeKind::Database, _) => 1,
+            (VolumeKind::Log, None) => 2,
+            (VolumeKind::Log, Some(_)) => 3,
         };
         out.u8("volume: kind (1 database, 2 log)", kind);
+        match (self.kind, &self.began_as) {
+            (VolumeKind::Log, Some(log)) => out.raw("volume: log that it was forked from", &log.0),
+            (VolumeKind::Database, Some(_)) => out.refuse("a database that was a log"),
+            (_, None) => {}
+        }
         out.raw("volume: identity key", &self.identity_key.0);
         out.varint("volume: created, ms", self.created_ms);
     }
@@ -319,12 +325,13 @@ impl Spell for VolumeMeta {
     fn get(input: &mut In<'_>) -> Result<Self, FormatError> {
         let id = VolumeId(input.array()?);
         let name = name(input)?;
-        let kind = match input.u8()? {
-            1 => VolumeKind::Database,
-            2 => VolumeKind::Log,
+        let (kind, began_as) = match input.u8()? {
+            1 => (VolumeKind::Database, None),
+            2 => (VolumeKind::Log, None),
+            3 => (VolumeKind::Log, Some(VolumeId(input.array()?))),
             other => return Err(input.invalid(format!("volume kind {other}"))),
         };
-        Ok(Self { id, name, kind, identity_key: IdentityKey(input.array()?), created_ms: input.varint()? })
+        Ok(Self { id, name, kind, identity_key: IdentityKey(input.array()?), created_ms: input.varint()?, began_as })
     }
 }
 

@@ -254,8 +254,10 @@ fn check_frames(seq: Seq, body: &RecordBody, frames: &[u8]) -> Result<(), Format
         let delta = match op {
             ManifestOp::PutDelta { delta, .. } => delta,
             ManifestOp::PutSegment { segment, .. } => {
-                // The others travelled before.
-                let here = |blob: &BlobRef| blob.name.kind == BlobKind::Record && blob.name.birth == seq;
+                // The others travelled before, or in a record of a log that this one was forked from.
+                let here = |blob: &BlobRef| {
+                    blob.home == Home::Own && blob.name.kind == BlobKind::Record && blob.name.birth == seq
+                };
                 for piece in segment.pieces.iter().filter(|piece| here(&piece.blob)) {
                     if !is_own(&piece.blob) || piece.at != end {
                         return invalid("a piece that names other bytes than those of its record");

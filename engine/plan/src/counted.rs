@@ -3,7 +3,7 @@
 //! Other than what is merely shown, this decides what travels and what is a row: what cannot be read is said, and never passed over.
 
 use crate::record::Value;
-use crate::sessions::{End, Walk};
+use crate::sessions::{End, Pages, Walk};
 use littoral_types::limits::SESSION_PAGES_MAX;
 use littoral_types::{CountedLog, Lsn, PageNo, PageSize, VolumeId};
 
@@ -32,13 +32,19 @@ pub fn voids(text: &str) -> Option<Vec<(Lsn, Lsn)>> {
 
 /// Reads what a state says of its logs out of its pages, which are all at hand.
 pub fn counted<E>(page_size: PageSize, pages: &mut dyn FnMut(PageNo) -> Result<Vec<u8>, E>) -> Result<Looked, E> {
-    let mut given = |page| pages(page).map(Some);
-    let mut walk = Walk::of(page_size, SESSION_PAGES_MAX, &mut given);
+    let looked = look(page_size, &mut |page| pages(page).map(Some))?;
+    Ok(looked.unwrap_or_else(|page| Looked::Unreadable(format!("page {page}, which is not there"))))
+}
+
+/// The same where pages may not be at hand: or the one that is needed next.
+pub fn look<E>(page_size: PageSize, pages: Pages<'_, E>) -> Result<Result<Looked, PageNo>, E> {
+    let mut walk = Walk::of(page_size, SESSION_PAGES_MAX, pages);
     walk.is_whole = true;
     match found(&mut walk) {
-        Ok(looked) if walk.left > 0 => Ok(looked),
+        Ok(looked) if walk.left > 0 => Ok(Ok(looked)),
         Err(End::Failed(error)) => Err(error),
-        Ok(_) | Err(End::Needs(_)) => Ok(Looked::Unreadable("more pages than such a table has".to_owned())),
+        Err(End::Needs(page)) => Ok(Err(page)),
+        Ok(_) => Ok(Ok(Looked::Unreadable("more pages than such a table has".to_owned()))),
     }
 }
 
@@ -84,6 +90,11 @@ mod tests {
         for wrong in ["x", "9-7", "1-2,2-3", "5-6,1-2", "1"] {
             assert_eq!(voids(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn whoever_lacks_a_page_is_told_which() {
+        assert_eq!(look(PageSize::MIN, &mut |_| Ok::<_, std::convert::Infallible>(None)), Ok(Err(PageNo::FIRST)));
     }
 
     #[test]

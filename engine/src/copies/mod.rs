@@ -7,14 +7,18 @@
 //! 3. Who reads may be answered by a copy where the primary cannot answer, or answers wrongly; every byte is verified all the same, and it
 //!    is told. Who writes is answered about the log by the primary alone.
 //! 4. Nobody claims a volume at a copy that was not promoted by name.
+//! 5. The logs that are tables of a database are copied before it (rule P11): how far the database is is noted first, then they are copied to
+//!    their ends, then the database as far as was noted. No copy counts rows that its logs do not have.
 //!
 //! What may never enter: how a copy is kept (`exec/replicate.rs`), the brand names.
 //! Read next: `exec/replicate.rs`, then [`sides`].
 
+mod logs;
 pub mod promote;
 pub mod sides;
 pub mod spooling;
 
+pub use logs::LogCopied;
 pub use promote::{Promoted, promote};
 pub use sides::{Sides, Taken};
 pub use spooling::Spooling;
@@ -22,12 +26,13 @@ pub use spooling::Spooling;
 use crate::components::Components;
 use crate::error::EngineError;
 use crate::exec::replicate::{Lag, Order, Replicated, Standing, lag, replicate};
-use crate::log::Log;
+use crate::log::{Glance, Log};
 use crate::open::{self, Place};
 use crate::settings::Settings;
 use littoral_local::{Copied, CopyFile, LocalError, Spool};
 use littoral_types::limits::{SPOOL_MS_MAX, SPOOL_SWEEP_MS};
-use littoral_types::{Seq, VolumeId, VolumeRow};
+use littoral_types::{Seq, VolumeId, VolumeName, VolumeRow};
+use logs::Along;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,12 +44,16 @@ pub struct Outcome {
     pub url: String,
     /// What was done; `None` where another process copies there just now.
     pub did: Result<Option<Replicated>, EngineError>,
+    /// The logs that are tables of it, which went before.
+    pub logs: Vec<LogCopied>,
 }
 
 /// Copies a volume, and remembers between two times what it learnt of its copies.
 #[derive(Debug, Default)]
 pub struct Copier {
-    standing: BTreeMap<String, Standing>,
+    standing: BTreeMap<String, Known>,
+    /// It was looked which logs are tables of the database, and there were none.
+    has_no_logs: bool,
     /// When the spool was swept last, by the clock that never goes back.
     swept_ms: Option<u64>,
 }
@@ -59,12 +68,10 @@ impl Copier {
         urls: &[String],
     ) -> Result<Vec<Outcome>, EngineError> {
         let (from, _) = place.log(settings, components)?;
-        let row = match place.found {
-            Some(_) => place.manifest()?.map(|manifest| manifest.volume(&place.volume.value)).transpose()?.flatten(),
-            None => None,
-        };
-        let row = row.filter(|row| row.tail.seq > Seq::ZERO && row.tail.seen_ms > 0 && row.fenced.is_none());
-        let of = place.found.as_ref().map(|found| found.binding.id);
+        let row = known(place)?;
+        let has_no_logs = self.has_no_logs || was_copied(place, urls)?;
+        let along = logs::along(place, settings, components, (&from, row.as_ref()), has_no_logs).await?;
+        self.has_no_logs = along.logs.is_empty();
         let (spool, _temporary) = match &place.store {
             Some(store) => (Spool::of(store.root(), settings.room()), None),
             None => {
@@ -77,23 +84,53 @@ impl Copier {
             spool.sweep(Duration::from_millis(SPOOL_MS_MAX));
             self.swept_ms = Some(now_ms);
         }
-        let mut standing: Vec<Option<Standing>> = urls.iter().map(|url| self.standing.remove(url)).collect();
-        let one = One { place, settings, components, from: &from, row: row.as_ref(), spool: &spool, of };
+        let mut known: Vec<Known> = urls.iter().map(|url| self.standing.remove(url).unwrap_or_default()).collect();
+        let one = One {
+            place,
+            settings,
+            components,
+            from: &from,
+            row: row.as_ref(),
+            seen: along.seen.as_ref(),
+            spool: &spool,
+        };
         // One that does not answer keeps no other waiting.
-        let all = urls.iter().zip(&mut standing).map(|(url, standing)| one.copy(url, standing));
-        let all: Vec<Result<Option<Replicated>, EngineError>> = futures::future::join_all(all).await;
+        let all = urls.iter().zip(&mut known).map(|(url, known)| one.copy_all(url, &along, known));
+        let all = futures::future::join_all(all).await;
         let mut outcomes = Vec::with_capacity(urls.len());
-        for ((url, standing), did) in urls.iter().zip(standing).zip(all) {
-            if let Some(standing) = standing {
-                self.standing.insert(url.clone(), standing);
-            }
+        for ((url, known), (did, logs)) in urls.iter().zip(known).zip(all) {
+            self.standing.insert(url.clone(), known);
             match did {
                 Err(error) if error.is_crash() => return Err(error),
-                did => outcomes.push(Outcome { url: open::told_url(url), did }),
+                did => outcomes.push(Outcome { url: open::told_url(url), did, logs }),
             }
         }
         Ok(outcomes)
     }
+}
+
+/// What is known of the volumes at a place: a database's logs are some, too.
+type Known = BTreeMap<VolumeName, Standing>;
+
+/// Whether this store has copied to all of these places, and so has looked.
+fn was_copied(place: &Place, urls: &[String]) -> Result<bool, EngineError> {
+    let Some((store, found)) = place.store.as_ref().zip(place.found.as_ref()) else { return Ok(false) };
+    for url in urls {
+        let copied = store.copy(&found.binding.id, &open::place_of(url)?).read()?;
+        if copied.is_none_or(|copied| copied.record == 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What this store has published, where it writes the volume.
+fn known(place: &Place) -> Result<Option<VolumeRow>, EngineError> {
+    let row = match place.found {
+        Some(_) => place.manifest()?.map(|manifest| manifest.volume(&place.volume.value)).transpose()?.flatten(),
+        None => None,
+    };
+    Ok(row.filter(|row| row.tail.seq > Seq::ZERO && row.tail.seen_ms > 0 && row.fenced.is_none()))
 }
 
 /// One volume, on its way to several places.
@@ -103,13 +140,34 @@ struct One<'a> {
     components: &'a Components,
     from: &'a Log,
     row: Option<&'a VolumeRow>,
+    /// How far it goes, where it is not this store that writes it.
+    seen: Option<&'a Glance>,
     spool: &'a Spool,
-    of: Option<VolumeId>,
 }
 
 impl One<'_> {
-    async fn copy(&self, url: &str, standing: &mut Option<Standing>) -> Result<Option<Replicated>, EngineError> {
-        let Self { place, settings, components, from, row, spool, of } = *self;
+    /// First its logs.
+    async fn copy_all(
+        &self,
+        url: &str,
+        along: &Along,
+        known: &mut Known,
+    ) -> (Result<Option<Replicated>, EngineError>, Vec<LogCopied>) {
+        let mut logs = Vec::new();
+        for log in &along.logs {
+            match log.copy(self, url, known).await {
+                Ok(Some(copied)) => logs.push(copied),
+                Ok(None) => return (Ok(None), logs),
+                Err(error) => return (Err(error), logs),
+            }
+        }
+        (self.copy(url, known).await, logs)
+    }
+
+    async fn copy(&self, url: &str, known: &mut Known) -> Result<Option<Replicated>, EngineError> {
+        let Self { place, settings, components, from, row, seen, spool } = *self;
+        let of: Option<VolumeId> = place.found.as_ref().map(|found| found.binding.id);
+        let mut standing = known.remove(from.name());
         let destination = open::destination(url, place, settings, components)?;
         refuse_itself(from, &destination.log)?;
         let file = place.store.as_ref().zip(of).map(|(store, of)| store.copy(&of, &destination.place));
@@ -124,9 +182,12 @@ impl One<'_> {
             others.extend(places.filter(|other| *other != destination.place).map(|other| store.copy(&of, &other)));
         }
         let grace_ms = settings.grace_ms.value;
-        let order = Order { from, row, to: &destination.log, spool, file: file.as_ref(), others: &others, grace_ms };
+        let to = &destination.log;
+        let order = Order { from, row, seen, to, spool, file: file.as_ref(), others: &others, grace_ms };
         let components = components.charged_to(destination.meter.account());
-        Box::pin(replicate(&order, &components, standing)).await.map(Some)
+        let did = Box::pin(replicate(&order, &components, &mut standing)).await.map(Some);
+        known.extend(standing.map(|standing| (from.name().clone(), standing)));
+        did
     }
 }
 
@@ -191,7 +252,7 @@ fn stands_of(place: &Place, urls: &[String], now_ms: u64) -> Result<Vec<Stand>, 
     Ok(stands)
 }
 
-/// Whether a copy lacks something that this store has published, or has something to delete.
+/// Whether a copy lacks something that this store has published, or has something to delete. What its logs have besides comes with the next of these.
 pub fn is_behind(place: &Place, settings: &Settings, url: &str, now_ms: u64) -> Result<bool, EngineError> {
     let waits = |stand: &Stand| {
         let behind = stand.lag.is_some_and(|lag| lag.records > 0);

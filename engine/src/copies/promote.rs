@@ -7,6 +7,7 @@
 //! | state | durable | after a crash |
 //! |---|---|---|
 //! | the primary claimed, for nobody | its writer is superseded | claimed once more: a term without a commit |
+//! | its logs promoted, each in this way | the logs that are tables of it go on here, and have all that it counts | found promoted |
 //! | copied to its end | the copy holds the claim | found there |
 //! | marked | the copy is a volume | nothing is left to do |
 
@@ -15,9 +16,10 @@ use crate::error::EngineError;
 use crate::exec::rebuild::begin;
 use crate::exec::replicate::{Order, mark_of, position_of, put_promotion, replicate};
 use crate::log::{Draft, Log, Writer};
+use crate::logs::tables::{counted_at, volume_of};
 use littoral_local::Spool;
 use littoral_ports::{MemoryManifest, RemoteError};
-use littoral_types::{Claim, CopyMark, CopyState, Owner, Position, RecordBody, StoreId};
+use littoral_types::{Claim, CopyMark, CopyState, Owner, Position, RecordBody, StoreId, VolumeName};
 use std::sync::Arc;
 
 /// What came of it.
@@ -33,13 +35,18 @@ pub struct Promoted {
     pub of: String,
     /// It was one already.
     pub was_promoted: bool,
+    /// The logs that are tables of it, and what came of each; nothing where it is not at the copy.
+    pub logs: Vec<(VolumeName, Option<Promoted>)>,
 }
 
-/// Makes a volume of a copy. `primary` is its primary's log, if it can be opened at all; `without` allows to go on where that cannot be
-/// fenced.
+/// Opens the primary, or another one of its volumes.
+pub type Primary<'a> = &'a (dyn Fn(&CopyMark, &VolumeName) -> Result<Log, EngineError> + Sync);
+
+/// Makes a volume of a copy, and of those of the logs that are tables of it. `primary` is its primary's log, if it can be opened at all; `without`
+/// allows to go on where that cannot be fenced.
 pub async fn promote(
     copy: &Log,
-    primary: impl FnOnce(&CopyMark) -> Result<Log, EngineError>,
+    primary: Primary<'_>,
     spool: &Spool,
     components: &Components,
     without: bool,
@@ -54,7 +61,8 @@ pub async fn promote(
     match &mark.state {
         CopyState::Promoted { fenced, .. } => {
             let (position, time_ms) = position_of(copy).await?.ok_or_else(nothing)?;
-            return Ok(Promoted { position, time_ms, fenced: *fenced, of: mark.of, was_promoted: true });
+            let logs = Vec::new();
+            return Ok(Promoted { position, time_ms, fenced: *fenced, of: mark.of, was_promoted: true, logs });
         }
         CopyState::Fills(seq) => {
             return Err(EngineError::Refused(format!(
@@ -64,17 +72,28 @@ pub async fn promote(
         }
         CopyState::Follows => {}
     }
-    let fenced = match fence(primary(&mark), &mark, copy, components).await {
+    let (fenced, logs) = match fence(primary(&mark, copy.name()), &mark, copy, components).await {
         Ok(from) => {
             components.faults.reach("promote.fenced")?;
-            let order = Order { from: &from, row: None, to: copy, spool, file: None, others: &[], grace_ms: u64::MAX };
+            // Nothing is published at the primary any more, so that they have all that it counts.
+            let logs = Box::pin(promote_logs(&from, copy, primary, spool, components, without)).await?;
+            let order = Order {
+                from: &from,
+                row: None,
+                seen: None,
+                to: copy,
+                spool,
+                file: None,
+                others: &[],
+                grace_ms: u64::MAX,
+            };
             Box::pin(replicate(&order, components, &mut None)).await?;
-            true
+            (true, logs)
         }
         Err(error) if error.is_crash() => return Err(error),
         Err(error) if without => {
             tracing::warn!(%error, primary = mark.of, "the primary is not fenced: whoever writes there is not stopped by this");
-            false
+            (false, Box::pin(promote_logs(copy, copy, primary, spool, components, without)).await?)
         }
         Err(error) => {
             let (position, _) = position_of(copy).await?.ok_or_else(nothing)?;
@@ -94,7 +113,40 @@ pub async fn promote(
     components.faults.reach("promote.marked")?;
     // Somebody else's at the same time says the same.
     let fenced = fenced && matches!(mark.state, CopyState::Promoted { fenced: true, .. });
-    Ok(Promoted { position, time_ms, fenced, of: mark.of, was_promoted: false })
+    Ok(Promoted { position, time_ms, fenced, of: mark.of, was_promoted: false, logs })
+}
+
+/// Promotes the logs that a database's newest state counts rows of. One that its copy never had is copied now, where the primary can be read.
+async fn promote_logs(
+    state: &Log,
+    copy: &Log,
+    primary: Primary<'_>,
+    spool: &Spool,
+    components: &Components,
+    without: bool,
+) -> Result<Vec<(VolumeName, Option<Promoted>)>, EngineError> {
+    let Some(opened) = state.open().await? else { return Ok(Vec::new()) };
+    let mut promoted = Vec::new();
+    for counted in counted_at(state, &opened).await? {
+        let name = volume_of(copy.name(), &counted.folder)?;
+        let to = Log::new(copy.remote().clone(), name.clone());
+        let is_whole =
+            matches!(mark_of(&to).await?.map(|mark| mark.state), Some(state) if !matches!(state, CopyState::Fills(_)));
+        if !is_whole {
+            let from = Log::new(state.remote().clone(), name.clone());
+            if state.url() == copy.url() || from.newest().await?.is_none() {
+                promoted.push((name, None));
+                continue;
+            }
+            let (from, to) = (&from, &to);
+            let order = Order { from, row: None, seen: None, to, spool, file: None, others: &[], grace_ms: u64::MAX };
+            Box::pin(replicate(&order, components, &mut None)).await?;
+        }
+        let done = Box::pin(promote(&to, primary, spool, components, without)).await?;
+        components.faults.reach("promote.log")?;
+        promoted.push((name, Some(done)));
+    }
+    Ok(promoted)
 }
 
 /// Ends whoever's term it is at the primary, on behalf of nobody who writes there. Its log.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | the parent opened | nothing | again |
 //! | pinned there | the parent's state, and the rows that the child is to read | a pin that no volume needs: the parent's prunes take it back when it is older than the grace |
+//! | the logs forked that are tables of it ([`logs`]) | their volumes, which no database counts rows of | whoever forks under this name again makes them anew |
 //! | body put, where it is too large for the record | a blob that nothing names | an orphan of the child's, should there ever be one |
 //! | record put, if its name was free | the child, whole | nothing is left to do |
 //!
@@ -20,17 +21,23 @@ use crate::log::pins::{Pinned, Wish};
 use crate::log::publish::InMemory;
 use crate::log::read::tail_before_all;
 use crate::log::{Log, Opened};
+use crate::logs::tables::counted_at;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use littoral_format as format;
 use littoral_format::keys;
 use littoral_plan::compose;
 use littoral_ports::RemoteError;
 use littoral_types::limits::{PRUNE_GRACE_MS, SKELETON_BYTES_MAX};
 use littoral_types::{
-    Child, Epoch, FooterFigures, Fork, Generation, Incarnation, Lsn, LsnRange, ManifestOp, Owner, Parent, PinPurpose,
-    Position, Prune, Record, RecordBody, RecordHeader, Seq, SessionMark, SkeletonPage, StoreId, VolumeFigures,
-    VolumeId, VolumeMeta, VolumeName,
+    Child, CountedLog, Epoch, FooterFigures, Fork, Generation, Incarnation, Lsn, LsnRange, ManifestOp, Owner, Parent,
+    PinPurpose, Position, Prune, Record, RecordBody, RecordHeader, Seq, SessionMark, SkeletonPage, StoreId,
+    VolumeFigures, VolumeId, VolumeKind, VolumeMeta, VolumeName,
 };
+
+pub mod logs;
+
+pub use logs::ForkedLog;
 
 /// How often the parent is pinned anew because a prune came between.
 const PINS_MAX: u32 = 5;
@@ -48,6 +55,8 @@ pub struct Forked {
     pub figures: VolumeFigures,
     /// Bytes that were put in the object store.
     pub bytes: u64,
+    /// The logs that are tables of it, and what became of each.
+    pub logs: Vec<(CountedLog, ForkedLog)>,
 }
 
 /// Makes a volume of this name out of a state of another one, under the same remote.
@@ -56,26 +65,62 @@ pub async fn fork(log: &Log, components: &Components, at: &At, name: &VolumeName
     refuse_taken(&child).await?;
     let id = VolumeId(components.bits());
     let since = components.clock.boot_ms();
-    let (opened, pinned) = pinned(log, components, at, name, id).await?;
-    let made = make(log, &child, components, opened, id).await;
-    match made {
-        Ok((forked, encoded)) => {
-            components.faults.reach("fork.pinned")?;
-            let landed = put(&child, components, &encoded).await;
-            if let Err(EngineError::Refused(_)) = &landed {
-                // The name is another's, so that this pin holds nothing for anybody.
-                log.unpin(&pinned.key).await?;
-            }
-            landed?;
-            components.faults.reach("fork.landed")?;
-            still_pinned(log, components, &pinned, since).await?;
-            Ok(forked)
-        }
+    let (opened, pinned) = pinned(log, components, at, (name, id), VolumeKind::Database).await?;
+    let mut logs = Vec::new();
+    let made = prepare(log, &child, components, opened, id, &mut logs).await;
+    let (mut forked, encoded) = match made {
+        Ok(made) => made,
+        Err(error) if error.is_crash() => return Err(error),
         Err(error) => {
-            log.unpin(&pinned.key).await?;
-            Err(error)
+            take_back(log, &pinned, &logs).await?;
+            return Err(error);
+        }
+    };
+    components.faults.reach("fork.pinned")?;
+    let landed = put(&child, components, &encoded).await;
+    if let Err(EngineError::Refused(_)) = &landed {
+        // The name is another's, so that nothing of this is anybody's.
+        take_back(log, &pinned, &logs).await?;
+    }
+    landed?;
+    components.faults.reach("fork.landed")?;
+    still_pinned(log, components, &pinned, since).await?;
+    for (_, made) in &logs {
+        if let logs::Made::Forked(made) = made {
+            made.stays(components).await?;
+            still_pinned(&made.parent, components, &made.pinned, since).await?;
         }
     }
+    forked.logs = logs.into_iter().map(|(log, made)| (log, made.told())).collect();
+    Ok(forked)
+}
+
+/// The logs first, then what its own first record is to say.
+async fn prepare(
+    log: &Log,
+    child: &Log,
+    components: &Components,
+    opened: Opened,
+    id: VolumeId,
+    made: &mut Vec<(CountedLog, logs::Made)>,
+) -> Result<(Forked, format::record::Encoded), EngineError> {
+    for counted in counted_at(log, &opened).await? {
+        let of_log: BoxFuture<'_, Result<logs::Made, EngineError>> =
+            Box::pin(logs::fork(log, child, components, &counted));
+        let of_log = of_log.await?;
+        made.push((counted, of_log));
+    }
+    make(log, child, components, opened, (id, None)).await
+}
+
+/// Nothing of what was made is anybody's.
+async fn take_back(log: &Log, pinned: &Pinned, logs: &[(CountedLog, logs::Made)]) -> Result<(), EngineError> {
+    for (_, made) in logs {
+        if let logs::Made::Forked(made) = made {
+            made.take_back().await?;
+        }
+    }
+    log.unpin(&pinned.key).await
 }
 
 /// A name under which there is anything of a log is taken.
@@ -99,20 +144,16 @@ fn taken(child: &Log) -> EngineError {
 }
 
 /// The parent's state, from rows that every prune so far leaves where they are. `None` where a prune was faster.
-async fn opened(log: &Log, at: &At) -> Result<Option<Opened>, EngineError> {
+async fn opened(log: &Log, at: &At, kind: VolumeKind) -> Result<Option<Opened>, EngineError> {
     if *at == At::Newest {
         let opened = open_at(log, at).await?;
-        EngineError::unless_database(
-            &log.url(),
-            opened.meta.kind,
-            "logs are not forked; littoral restore makes a copy",
-        )?;
+        unless(kind, log, &opened)?;
         return Ok(Some(opened));
     }
     // What holds after this look, no prune up to it takes.
     let Some(newest) = log.open().await? else { return Err(EngineError::NoVolume(log.url())) };
     let opened = Opened { seen: newest.seen, ..open_at(log, at).await? };
-    EngineError::unless_database(&log.url(), opened.meta.kind, "logs are not forked; littoral restore makes a copy")?;
+    unless(kind, log, &opened)?;
     let (floor, seq) = (newest.tail.floor, opened.tail.seq);
     let rows = opened.snapshot.as_ref().map_or(Seq::ZERO, |snapshot| snapshot.seq);
     if rows >= floor || (matches!(at, At::Snapshot(_)) && rows == seq) {
@@ -133,17 +174,26 @@ async fn opened(log: &Log, at: &At) -> Result<Option<Opened>, EngineError> {
     Ok(Some(opened).filter(|_| rows == seq))
 }
 
-/// The parent's state, kept.
+/// A log is forked with the database whose table it is, and not by itself.
+fn unless(kind: VolumeKind, log: &Log, opened: &Opened) -> Result<(), EngineError> {
+    let way = "a log is forked with the database whose table it is; littoral restore makes a copy";
+    match kind {
+        VolumeKind::Database => EngineError::unless_database(&log.url(), opened.meta.kind, way),
+        VolumeKind::Log => EngineError::unless_log(&log.url(), opened.meta.kind),
+    }
+}
+
+/// The parent's state, kept for a child of this name and id.
 async fn pinned(
     log: &Log,
     components: &Components,
     at: &At,
-    name: &VolumeName,
-    id: VolumeId,
+    (name, id): (&VolumeName, VolumeId),
+    kind: VolumeKind,
 ) -> Result<(Opened, Pinned), EngineError> {
     for _ in 0..PINS_MAX {
-        let Some(opened) = opened(log, at).await? else { continue };
-        if opened.tail.figures.page_size.is_none() {
+        let Some(opened) = opened(log, at, kind).await? else { continue };
+        if kind == VolumeKind::Database && opened.tail.figures.page_size.is_none() {
             let detail = "nothing was checkpointed yet".to_owned();
             return Err(EngineError::NoSuchPosition { volume: log.url(), detail });
         }
@@ -166,14 +216,21 @@ fn made_by() -> Owner {
     Owner { store: StoreId([0; StoreId::LEN]), label }
 }
 
-/// The child's first record, and its body's blob where that is too large for the record.
+/// The child's first record, and its body's blob where that is too large for the record. Of a log with what a database counts of it.
 async fn make(
     log: &Log,
     child: &Log,
     components: &Components,
     mut opened: Opened,
-    id: VolumeId,
+    (id, counted): (VolumeId, Option<&CountedLog>),
 ) -> Result<(Forked, format::record::Encoded), EngineError> {
+    let said = match counted {
+        Some(counted) => {
+            let said: BoxFuture<'_, Result<Vec<ManifestOp>, EngineError>> = Box::pin(logs::said(log, &opened, counted));
+            said.await?
+        }
+        None => Vec::new(),
+    };
     let pages = travelling(&mut opened);
     let objects = opened.objects();
     let home = log.name();
@@ -194,13 +251,19 @@ async fn make(
     ops.retain(|op| !matches!(op, ManifestOp::Session(_) | ManifestOp::Object(_)));
     ops.extend(sessions.marks().map(own));
     ops.extend(objects.into_iter().map(ManifestOp::Object));
+    ops.extend(said);
     ops.iter_mut().for_each(|op| op.rehome(home));
     let now = components.clock.wall_ms();
-    let volume = VolumeMeta { id, name: child.name().clone(), created_ms: now, ..meta.clone() };
+    let began_as = counted.map(|_| meta.log());
+    let volume = VolumeMeta { id, name: child.name().clone(), created_ms: now, began_as, ..meta.clone() };
     let position = Position { epoch: tail.epoch, lsn: tail.lsn };
     let parent = Parent { name: meta.name, id: meta.id, seq: tail.seq, record: tail.hash, position };
-    // What its own segments bring is newer than what its parent's had brought: deltas are told apart by generation, then by record.
-    let generation = Generation(tail.figures.generation.0 + 1);
+    let generation = match counted {
+        // It goes on in the segment that is open.
+        Some(_) => tail.figures.generation,
+        // What its own segments bring is newer than what its parent's had brought: deltas are told apart by generation, then by record.
+        None => Generation(tail.figures.generation.0 + 1),
+    };
     let before = tail_before_all();
     let header = RecordHeader {
         volume: id,
@@ -223,7 +286,8 @@ async fn make(
     let encoded = format::record::encode(&record, Seq::ZERO).map_err(EngineError::damaged(&path))?;
     let bytes = encoded.object.len() + encoded.body_blob.as_ref().map_or(0, |(_, bytes)| bytes.len());
     let position = Position { epoch: Epoch(1), lsn: tail.lsn };
-    Ok((Forked { volume, position, parent, figures: figures_now, bytes: bytes as u64 }, encoded))
+    let forked = Forked { volume, position, parent, figures: figures_now, bytes: bytes as u64, logs: Vec::new() };
+    Ok((forked, encoded))
 }
 
 /// Pages that nearly every query needs, as of the state.

@@ -667,7 +667,7 @@ async fn is_orphan(log: &Log, pinned: &Pinned, now: u64) -> Result<bool, EngineE
 }
 
 /// Nothing of this volume lies in the one that it was forked from any more: what it kept there may go.
-async fn leave(log: &Log, fork: &Fork) -> Result<(), EngineError> {
+pub(super) async fn leave(log: &Log, fork: &Fork) -> Result<(), EngineError> {
     let parent = Log::new(log.remote().clone(), fork.parent.name.clone());
     for pinned in parent.pins().await? {
         if matches!(&pinned.pin.purpose, PinPurpose::Fork(child) if child.id == fork.volume.id) {

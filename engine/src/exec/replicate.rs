@@ -19,7 +19,7 @@ use super::snapshot::put_head;
 use crate::components::Components;
 use crate::copies::promote::refuse_copy;
 use crate::error::EngineError;
-use crate::log::Log;
+use crate::log::{Glance, Log};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use littoral_format as format;
@@ -43,6 +43,8 @@ pub struct Order<'a> {
     pub from: &'a Log,
     /// What this store has published there, where it writes it: then the primary is not asked how far it is.
     pub row: Option<&'a VolumeRow>,
+    /// How far the primary was when somebody else looked: so far it is copied, and no further.
+    pub seen: Option<&'a Glance>,
     /// The copy.
     pub to: &'a Log,
     /// What waits here for copies.
@@ -247,6 +249,8 @@ impl Copying<'_> {
             }
             // Somebody else writes the primary by now, and copies it.
             Next::Ahead if self.order.row.is_some() => end.seq,
+            // Somebody else has copied more since it was looked.
+            Next::Ahead if self.order.seen.is_some() && self.order.from.newest().await? >= Some(end.seq) => end.seq,
             Next::Ahead => {
                 let (at, tail) = (end.seq, tail.link.seq);
                 return Err(self.order.from.inconsistent(format!(
@@ -281,7 +285,11 @@ impl Copying<'_> {
             let link = crate::log::publish::end_of(row);
             return Ok(Some(Tail { volume: row.meta.id, link, floor: row.tail.floor, time_ms: row.tail.time_ms }));
         }
-        let Some(glance) = self.order.from.glance().await? else { return Ok(None) };
+        let looked = match self.order.seen {
+            Some(_) => None,
+            None => self.order.from.glance().await?,
+        };
+        let Some(glance) = self.order.seen.or(looked.as_ref()) else { return Ok(None) };
         let tail = &glance.tail;
         let link =
             Link { volume: Some(glance.volume), seq: tail.seq, hash: tail.hash, epoch: tail.epoch, lsn: tail.lsn };

@@ -209,6 +209,7 @@ mod tests {
             kind: VolumeKind::Database,
             identity_key: IdentityKey([2; 32]),
             created_ms: 0,
+            began_as: None,
         };
         let mut tail = tail_before_all();
         tail.figures = brought(4, &[], 0).figures;

@@ -15,6 +15,7 @@ use crate::settings::{Origin, Setting, Settings};
 use littoral_local::log::schema::columns;
 use littoral_local::log::{LogError, Settled, Truncated, appended, appender, identity, settle};
 use littoral_local::{Binding, Store, StoreOptions};
+use littoral_ports::Manifest;
 use littoral_types::{ChunkId, Epoch, Position, Seq};
 use std::path::{Path, PathBuf};
 
@@ -171,7 +172,7 @@ pub fn store_of(path: &Path, settings: &Settings) -> Result<Option<PathBuf>, Eng
 
 /// The logs of a store that have volumes and are no tables: the path of each.
 pub fn logs_of(root: &Path) -> Result<Vec<PathBuf>, EngineError> {
-    let all = logs(root)?;
+    let all = logs(root, None)?;
     let alone = all.into_iter().filter(|binding| matches!(columns(&binding.path), Ok(None)));
     Ok(alone.map(|binding| binding.path).collect())
 }
@@ -191,15 +192,19 @@ pub fn tables_of(database: &Path, settings: &Settings) -> Result<Vec<(PathBuf, S
     };
     let mut settings = Settings { takeover: None, at: None, remote: None, volume: None, ..settings.clone() };
     settings.store = Some(Setting { value: store.root().to_owned(), origin: Origin::Argument });
-    let its = logs(store.root())?.into_iter().filter(is_its);
+    let its = logs(store.root(), place.manifest()?.as_deref())?.into_iter().filter(is_its);
     Ok(its.map(|binding| (binding.path, settings.clone())).collect())
 }
 
-/// The bindings of a store whose logs lie where they say.
-fn logs(root: &Path) -> Result<Vec<Binding>, EngineError> {
+/// The bindings of a store whose logs lie where they say. What a volume was forked from its manifest tells.
+fn logs(root: &Path, manifest: Option<&dyn Manifest>) -> Result<Vec<Binding>, EngineError> {
     let Some(store) = Store::open(root, StoreOptions::default())? else { return Ok(Vec::new()) };
+    let began_as = |binding: &Binding| {
+        let row = manifest.and_then(|manifest| manifest.volume(&binding.volume).ok().flatten());
+        row.filter(|row| row.meta.id == binding.id).map(|row| row.meta.log())
+    };
     let is_there = |binding: &Binding| match identity(&binding.path) {
-        Ok((id, _)) => id == binding.id,
+        Ok((id, _)) => id == binding.id || began_as(binding) == Some(id),
         Err(LogError::NoLog(_)) => false,
         // What cannot be read is told when it is looked at.
         Err(_) => true,

@@ -12,7 +12,7 @@ use super::restore::joined;
 use super::{Range, Record};
 use crate::error::EngineError;
 use crate::exec::fetch::blob_path;
-use crate::exec::rebuild::{Rows, apply, shard_rows};
+use crate::exec::rebuild::{Rows, apply, snapshot_rows};
 use crate::log::read::is_missing;
 use crate::log::{Log as VolumeLog, Opened};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -22,7 +22,6 @@ use littoral_format::log::{ENTRY_HEAD_BYTES, decode_entry, decode_index, entry_b
 use littoral_local::log::LogError;
 use littoral_local::log::void::{Void, around, is_void, newest};
 use littoral_plan::follows;
-use littoral_types::limits::TRANSFERS_IN_FLIGHT;
 use littoral_types::{
     ByteSpan, ChunkId, Head, LogEntryHead, LogEntryKind, LogHead, LogIndex, LogRow, Lsn, RecordKind, SessionName,
 };
@@ -297,7 +296,7 @@ impl RemoteReader {
 
     /// What of a segment is to be fetched.
     async fn enter(&mut self, row: &LogRow) -> Result<Place, EngineError> {
-        let head = LogHead { log: self.opened.meta.id, first: row.first, created_ms: row.created_ms };
+        let head = LogHead { log: self.opened.meta.log(), first: row.first, created_ms: row.created_ms };
         let mut place = Place {
             head,
             names: BTreeMap::new(),
@@ -389,16 +388,17 @@ pub(crate) async fn rows_of(log: &VolumeLog, opened: &Opened) -> Result<Rows, En
         if listed == snapshot.rows.len() as u64 {
             rows.extend(snapshot.rows.iter().cloned().map(|row| (row.chunk, row)));
         } else {
-            let shards: Vec<_> = stream::iter(&snapshot.shards)
-                .map(|shard| shard_rows(log, shard))
-                .buffered(TRANSFERS_IN_FLIGHT)
-                .try_collect()
-                .await?;
-            rows.extend(shards.into_iter().flatten().map(|row| (row.chunk, row)));
+            rows.extend(snapshot_rows(log, snapshot).await?);
         }
     }
     apply(&mut rows, &opened.ops);
     Ok(rows)
+}
+
+/// The same, one after another.
+pub(crate) async fn segments_of(log: &VolumeLog, opened: &Opened) -> Result<Vec<(ChunkId, LogRow)>, EngineError> {
+    let rows = rows_of(log, opened).await?;
+    Ok(rows.into_values().filter_map(|row| Some((row.chunk, row.segment?))).collect())
 }
 
 /// Where a log begins in its volume.

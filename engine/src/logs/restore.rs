@@ -109,7 +109,7 @@ async fn write_out(
     counted: Option<&CountedLog>,
 ) -> Result<RestoredLog, EngineError> {
     let (start, meta) = (start_of(rows, opened), &opened.meta);
-    let mut out = Restoring::begin(dest, meta.id, meta.created_ms, start, sessions_before(opened))?;
+    let mut out = Restoring::begin(dest, meta.log(), meta.created_ms, start, sessions_before(opened))?;
     let all: u64 = segments(rows).flat_map(|(_, row)| &row.pieces).map(littoral_types::LogPiece::len).sum();
     components.progress.phase("restoring", all, Unit::Bytes);
     let (mut count, mut bytes) = (0, 0);

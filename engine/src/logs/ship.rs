@@ -68,6 +68,7 @@ impl Shipped {
 #[derive(Debug)]
 pub struct Carrier {
     pub(super) path: PathBuf,
+    /// Which log. The volume of one that was forked has an id of its own.
     id: VolumeId,
     created_ms: u64,
     pub(super) place: Place,
@@ -186,7 +187,7 @@ impl Carrier {
             return self.begin(prefix).await.map(drop);
         }
         let Some(manifest) = self.place.manifest()? else { return Ok(()) };
-        let row = manifest.volume(&self.place.volume.value)?.filter(|row| row.meta.id == self.id);
+        let row = manifest.volume(&self.place.volume.value)?.filter(|row| row.meta.log() == self.id);
         let Some(row) = row else { return Ok(()) };
         let done = match row.fenced {
             Some((epoch, owner)) => {
@@ -255,14 +256,14 @@ impl Carrier {
     /// Whether its volume has all of that, as far as this store knows: nobody is asked.
     pub(super) fn has_shipped(&self, prefix: &Prefix, rows: &Rows) -> Result<bool, EngineError> {
         let Some(manifest) = self.place.manifest()?.filter(|_| self.place.found.is_some()) else { return Ok(false) };
-        let Some(row) = manifest.volume(&self.place.volume.value)?.filter(|row| row.meta.id == self.id) else {
+        let Some(row) = manifest.volume(&self.place.volume.value)?.filter(|row| row.meta.log() == self.id) else {
             return Ok(false);
         };
-        let is_ours = row.fenced.is_none() && row.tail.owner.is_some() && manifest.intent(&self.id)?.is_none();
+        let is_ours = row.fenced.is_none() && row.tail.owner.is_some() && manifest.intent(&row.meta.id)?.is_none();
         if !is_ours || row.tail.lsn < prefix.last() {
             return Ok(false);
         }
-        let known = all_rows(&*manifest, &self.id)?;
+        let known = all_rows(&*manifest, &row.meta.id)?;
         let (start, end) = (prefix.start()?, row.tail.lsn);
         Ok(known.iter().all(|(_, row)| row.first >= start) && Said::Rows(rows).is_said(&known, end))
     }
@@ -345,7 +346,7 @@ impl Carrier {
         if let (Some(prefix), Some(_)) = (prefix, &self.settings.takeover) {
             // Before anybody's term ends: what is here must be all that is there, and perhaps more.
             let (log, _) = self.place.log(&self.settings, &self.components)?;
-            if let Some(opened) = log.open().await?.filter(|opened| opened.meta.id == self.id) {
+            if let Some(opened) = log.open().await?.filter(|opened| opened.meta.log() == self.id) {
                 let rows = rows(&log, &opened).await?;
                 let last = rows.values().next_back().and_then(|row| row.segment.as_ref());
                 refuse_unlike(&self.url(), &opened.tail, last, prefix)?;
@@ -362,7 +363,7 @@ impl Carrier {
         if let (Some(prefix), false) = (prefix, self.is_compared) {
             let row = session.writer.row();
             refuse_unlike(&self.url(), &row.tail, last_row(&session.writer)?.as_ref(), prefix)?;
-            let rows = all_rows(&**session.writer.manifest(), &self.id)?;
+            let rows = rows_of(&session.writer)?;
             // A truncation that was killed had said in the volume that they are gone.
             if let Some((_, first)) = rows.first()
                 && first.first > prefix.start()?

@@ -13,16 +13,22 @@ use super::ship::{Carrier, Rows};
 use super::{ack, cursor, keep_cursor, stats};
 use crate::components::Components;
 use crate::error::EngineError;
+use crate::follow::Place as Following;
+use crate::lazy::Lazy;
 use crate::log::{Log as VolumeLog, Opened, Writer};
 use crate::open::{Place, store_root};
 use crate::settings::{Origin, Setting, Settings};
+use bytes::Bytes;
 use littoral_local::Flag;
 use littoral_local::log::schema::columns;
 use littoral_local::log::{LogError, Prefix, Restoring, Stand, identity};
+use littoral_plan::counted::{Looked, TABLE, look};
 use littoral_types::limits::LOG_HEAD_BYTES;
-use littoral_types::{At, CountedLog, Lsn, SessionName, Sessions, VolumeId, VolumeName};
-use std::collections::BTreeMap;
+use littoral_types::{At, CountedLog, Lsn, PageNo, SessionName, Sessions, VolumeId, VolumeKind, VolumeName};
+use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a test may make a process die that ships a database, after its logs and before itself.
 pub const TABLES_POINTS: [&str; 1] = ["carry.tables"];
@@ -33,7 +39,8 @@ const COMPARED_BYTES: u64 = 1 << 20;
 /// The cursor by which a table's log keeps what its volume does not have sealed.
 const SHIPPED: &str = "littoral.volume";
 
-/// The folder of all logs of the databases in a folder. Whoever appends rows makes it, and where it is not, no database counts any.
+/// The folder of all logs of the databases in a folder. Whoever appends rows makes it, and whoever ships some: where it is not, no database here has
+/// any that was not brought from elsewhere.
 pub fn folder_of(database: &Path) -> PathBuf {
     database.parent().unwrap_or(Path::new("")).join(".littoral/logs")
 }
@@ -50,19 +57,65 @@ pub fn own_place(database: &Path, folder: &str) -> PathBuf {
     folder_of(database).join(database.file_name().unwrap_or_default()).join(key_of(folder))
 }
 
-/// Where a table's log is: the one that is this file's own, else where the database says.
+/// Where a table's log is: the one that is this file's own, else where the database says, unless that is another one's that lies beside it.
 pub fn found(database: &Path, folder: &str, log: VolumeId) -> PathBuf {
     let own = own_place(database, folder);
     match identity(&own) {
         Ok((id, _)) if id == log => own,
-        _ => database.parent().unwrap_or(Path::new("")).join(folder),
+        _ => {
+            let said = database.parent().unwrap_or(Path::new("")).join(folder);
+            if is_of_another(database, &said) { own } else { said }
+        }
     }
+}
+
+/// Whether a log lies among those of another file, and that file is there. What was renamed takes its logs along.
+fn is_of_another(database: &Path, log: &Path) -> bool {
+    let Ok(among) = log.strip_prefix(folder_of(database)) else { return false };
+    let whose = among.iter().next().filter(|_| among.iter().count() > 1);
+    let beside = whose.filter(|whose| database.file_name() != Some(whose));
+    beside.is_some_and(|whose| database.with_file_name(whose).exists())
+}
+
+/// Where it is noted that logs lie there from before the database was opened from its volume. No log has such a name.
+fn doubt_of(database: &Path) -> PathBuf {
+    folder_of(database).join(database.file_name().unwrap_or_default()).join("unproven~")
+}
+
+/// For who opens a database from its volume where none was: logs that lie in its place already may have gone on apart, and are not used before
+/// somebody has looked ([`bring`]).
+pub fn doubt(database: &Path) -> std::io::Result<()> {
+    let note = doubt_of(database);
+    match note.parent().is_some_and(Path::is_dir) {
+        true => std::fs::write(
+            &note,
+            "littoral log bring looks whether these logs are those of the database beside, and removes this file\n",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// Whether nobody has looked yet if a log that lies in a database's place is its own.
+pub fn is_doubted(database: &Path, log: &Path) -> bool {
+    let note = doubt_of(database);
+    note.parent().is_some_and(|place| log.starts_with(place)) && note.exists()
 }
 
 /// The volume of a table's log: that of its database, a dot, and the log's name.
 pub fn volume_of(database: &VolumeName, folder: &str) -> Result<VolumeName, EngineError> {
     let name = format!("{database}.{}", key_of(folder));
     name.parse().map_err(|error| EngineError::Settings(format!("the log of a table cannot be shipped: {error}")))
+}
+
+/// What is said of a table where its database is a replica: that moves on by itself, and a log that was brought once would be behind it.
+pub const NOT_IN_A_REPLICA: &str = "a replica has no logs of its tables. Their rows are read in the log's volume (littoral log read URL.TABLE and \
+                                    littoral log tail URL.TABLE, with the URL of the volume that it follows), or in a copy that stands still \
+                                    (littoral restore URL DEST)";
+
+/// Whether a database is a replica here, as the environment and the settings file say where its store is.
+pub fn is_replica(database: &Path) -> bool {
+    let settings = Settings::of_uri(&[], std::env::vars_os(), database.parent());
+    settings.is_ok_and(|settings| Following::of(&store_root(database, &settings), database).is_replica())
 }
 
 /// Up to which record the volume of a table's log has it sealed, where it has a volume: what is beyond is not let go of here.
@@ -120,6 +173,7 @@ impl Tables {
 
     /// Ships what the database counts. Its volume is open, and whoever has that knows whose term it is.
     pub(crate) async fn ship(&mut self, logs: &[CountedLog], database: &mut Writer) -> Result<(), EngineError> {
+        self.tell_of_logs()?;
         for log in logs {
             if self.shipped.get(&log.log) != Some(log) {
                 self.ship_one(log, database).await?;
@@ -130,8 +184,18 @@ impl Tables {
         Ok(())
     }
 
+    /// Who copies the database looks for logs where this folder is, as who ships it does.
+    fn tell_of_logs(&self) -> Result<(), EngineError> {
+        let folder = folder_of(&self.database);
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| EngineError::Refused(format!("{}: cannot be made: {error}", folder.display())))
+    }
+
     async fn ship_one(&mut self, log: &CountedLog, database: &mut Writer) -> Result<(), EngineError> {
         let path = found(&self.database, &log.folder, log.log);
+        if is_doubted(&self.database, &path) {
+            return self.is_there(log, &path, database.log()).await;
+        }
         match identity(&path) {
             Ok((id, _)) if id == log.log => {}
             Ok(_) => {
@@ -207,7 +271,7 @@ impl Tables {
         }
         let volume = VolumeLog::new(database.remote().clone(), volume_of(&self.volume, &log.folder)?);
         let opened = volume.open().await?;
-        if opened.is_some_and(|opened| opened.meta.id == log.log && opened.tail.lsn >= log.last) {
+        if opened.is_some_and(|opened| opened.meta.log() == log.log && opened.tail.lsn >= log.last) {
             return Ok(());
         }
         Err(EngineError::Refused(format!(
@@ -255,6 +319,38 @@ pub enum Brought {
     Missing(String),
 }
 
+/// The logs that a state of a database counts rows of, out of pages that came with it; others are fetched. Whoever cannot tell does nothing.
+pub(crate) async fn counted_at(volume: &VolumeLog, opened: &Opened) -> Result<Vec<CountedLog>, EngineError> {
+    let (true, Some(page_size)) = (opened.meta.kind == VolumeKind::Database, opened.tail.figures.page_size) else {
+        return Ok(Vec::new());
+    };
+    let count = opened.tail.figures.page_count;
+    let pages = Lazy::unheld(volume, opened.clone())?;
+    let mut fetched: HashMap<PageNo, Bytes> = HashMap::new();
+    loop {
+        let mut given = |page| {
+            let zeros = || (!count.holds(page)).then(|| vec![0; page_size.len()]);
+            let known = fetched.get(&page).cloned().or_else(|| pages.resident(page));
+            Ok::<_, Infallible>(known.map(|image| image.to_vec()).or_else(zeros))
+        };
+        let page = match look(page_size, &mut given) {
+            Ok(Ok(Looked::Found(logs))) => return Ok(logs),
+            Ok(Ok(Looked::Unreadable(what))) => {
+                return Err(EngineError::Refused(format!(
+                    "{}: its table {TABLE} says nothing that can be read of {what}: which logs belong to it cannot be told. Nothing was done",
+                    volume.url()
+                )));
+            }
+            Ok(Err(page)) => page,
+            Err(never) => match never {},
+        };
+        let shared = |error: Arc<EngineError>| EngineError::Interrupted(error.to_string());
+        let frame = pages.fetch(page).await.map_err(|error| Arc::try_unwrap(error).unwrap_or_else(shared))?;
+        let gone = || volume.inconsistent(format!("page {page} is not in its own frame"));
+        fetched.insert(page, frame.page(page).cloned().ok_or_else(gone)?);
+    }
+}
+
 /// Brings logs that a database counts rows of to where it finds them, from beside its volume.
 pub async fn bring(
     volume: &VolumeLog,
@@ -281,7 +377,14 @@ pub async fn bring(
         };
         all.push((log.clone(), dest, brought));
     }
-    Ok(all)
+    // All that it counts rows of was compared.
+    match std::fs::remove_file(doubt_of(database)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            let note = doubt_of(database);
+            Err(EngineError::Refused(format!("{}: all is here, and this cannot be removed: {error}", note.display())))
+        }
+        _ => Ok(all),
+    }
 }
 
 /// Whether a log that is counted lies in a folder, with all that is counted.
@@ -303,7 +406,7 @@ fn holds(path: &Path, log: &CountedLog) -> Result<bool, EngineError> {
 async fn refuse_apart(volume: &VolumeLog, database: &Path, path: &Path, log: &CountedLog) -> Result<(), EngineError> {
     let from = VolumeLog::new(volume.remote().clone(), volume_of(volume.name(), &log.folder)?);
     let Some(opened) = from.open().await? else { return Ok(()) };
-    if opened.meta.id != log.log || is_alike(&from, &opened, path, log).await? {
+    if opened.meta.log() != log.log || is_alike(&from, &opened, path, log).await? {
         return Ok(());
     }
     let (name, here) = (key_of(&log.folder), path.display());
@@ -353,12 +456,12 @@ async fn bring_one(
         Restoring::begin(dest, log.log, components.clock.wall_ms(), log.first, Sessions::new())?.finish()?;
         return Ok(Brought::Here);
     };
-    if opened.meta.id != log.log || opened.tail.lsn < log.last {
+    if opened.meta.log() != log.log || opened.tail.lsn < log.last {
         return Ok(Brought::Missing(format!(
             "{} ends at LSN {} of log {}, and rows are counted up to LSN {} of log {}",
             from.url(),
             opened.tail.lsn,
-            opened.meta.id,
+            opened.meta.log(),
             log.last,
             log.log
         )));

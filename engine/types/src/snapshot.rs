@@ -36,6 +36,15 @@ pub struct VolumeMeta {
     pub identity_key: IdentityKey,
     /// When it began, milliseconds since 1970.
     pub created_ms: u64,
+    /// Of a log that was forked, and no other: which log its records say that they are of.
+    pub began_as: Option<VolumeId>,
+}
+
+impl VolumeMeta {
+    /// Which log it is, as its records and its folders say: a fork's is its parent's.
+    pub fn log(&self) -> VolumeId {
+        self.began_as.unwrap_or(self.id)
+    }
 }
 
 /// A manifest snapshot: everything an opener needs to find any page as of one record.

@@ -6,8 +6,10 @@ use crate::sqlite::{Cell, OpenDatabase};
 use crate::verbs::restore::{brought_json, brought_text};
 use anyhow::Context;
 use littoral_engine::logs::counted::{TABLE, voids};
-use littoral_engine::logs::tables::bring;
-use littoral_engine::open::Place;
+use littoral_engine::EngineError;
+use littoral_engine::follow::Place as Following;
+use littoral_engine::logs::tables::{NOT_IN_A_REPLICA, bring};
+use littoral_engine::open::{Place, store_root};
 use littoral_types::{CountedLog, Lsn, VolumeId};
 use serde_json::json;
 use std::path::Path;
@@ -16,6 +18,9 @@ use std::path::Path;
 pub(super) async fn run(database: &Path, door: &Door) -> anyhow::Result<Told> {
     let file = door.file(database.as_os_str())?;
     let settings = door.settings(Some(&file))?;
+    if Following::of(&store_root(&file, &settings), &file).is_replica() {
+        return Err(EngineError::Refused(format!("{}: {NOT_IN_A_REPLICA}", file.display())).into());
+    }
     let components = door.components(&settings)?;
     let opened = OpenDatabase::quietly(&file, door.said())?;
     let logs = counted(&opened)?;

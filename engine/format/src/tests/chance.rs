@@ -266,12 +266,14 @@ impl Chance {
     }
 
     pub(super) fn meta(&mut self) -> VolumeMeta {
+        let kind = self.pick(&[VolumeKind::Database, VolumeKind::Log]);
         VolumeMeta {
             id: self.volume_id(),
             name: self.name(),
-            kind: self.pick(&[VolumeKind::Database, VolumeKind::Log]),
+            kind,
             identity_key: IdentityKey(self.array()),
             created_ms: self.number(),
+            began_as: (kind == VolumeKind::Log && self.below(2) == 0).then(|| self.volume_id()),
         }
     }
 

@@ -55,6 +55,7 @@ fn meta() -> VolumeMeta {
         kind: VolumeKind::Database,
         identity_key: KEY,
         created_ms: 1_700_000_000_000,
+        began_as: None,
     }
 }
 

@@ -325,6 +325,7 @@ pub fn row(number: u8, seq: u64) -> VolumeRow {
             kind: VolumeKind::Database,
             identity_key: IdentityKey([number; 32]),
             created_ms: 1,
+            began_as: None,
         },
         tail: TailRow {
             seq: Seq(seq),
