@@ -6,9 +6,13 @@ use littoral_format::identity;
 use littoral_plan::ChunkChange;
 use littoral_ports::{Changed, Manifest, PageSource, Progress, Unit};
 use littoral_types::{ChunkId, Geometry, PageCount, PageIdentity, PageNo, VolumeRow};
+use std::iter::Peekable;
 
-/// Identities compared at once.
-const STEP: usize = 4096;
+/// Identities asked for at once.
+const STEP: u64 = 4096;
+
+/// Pages that lie no further apart are asked for together: what lies between them costs less than asking anew.
+const NEAR: u64 = 64;
 
 /// Shows a page that was read, of a database of so many.
 pub type Look<'a> = &'a mut dyn FnMut(PageNo, &[u8], PageCount);
@@ -59,27 +63,42 @@ pub fn diff(
     progress.phase("comparing", size.0, Unit::Pages);
     let mut difference = Difference::default();
     let mut buffer = vec![0; page_size.len()];
-    let mut known: Vec<Option<PageIdentity>> = Vec::new();
-    let mut known_from = PageNo::FIRST;
-    for page in pages {
-        let ahead = page.get() - known_from.get().min(page.get());
-        let mut at = usize::try_from(ahead).unwrap_or(usize::MAX);
-        if at >= known.len() || page < known_from {
-            known = if comparable { manifest.identities(&row.meta.id, page, STEP)? } else { vec![None; STEP] };
-            (known_from, at) = (page, 0);
+    let mut pages = pages.peekable();
+    while let Some(run) = next_run(&mut pages) {
+        let (first, last) = (run[0], run[run.len() - 1]);
+        let known = match comparable {
+            true => {
+                manifest.identities(&row.meta.id, first, usize::try_from(last.get() - first.get() + 1).unwrap_or(0))?
+            }
+            false => Vec::new(),
+        };
+        for page in run {
+            source.read(page, &mut buffer)?;
+            look(page, &buffer, size);
+            let identity = identity::of(&row.meta.identity_key, &buffer);
+            let before = usize::try_from(page.get() - first.get()).ok().and_then(|at| known.get(at).copied().flatten());
+            if before != Some(identity) {
+                difference.identities.push((page, identity));
+            }
+            difference.looked_at += 1;
+            progress.advance(1);
         }
-        source.read(page, &mut buffer)?;
-        look(page, &buffer, size);
-        let identity = identity::of(&row.meta.identity_key, &buffer);
-        if known.get(at).copied().flatten() != Some(identity) {
-            difference.identities.push((page, identity));
-        }
-        difference.looked_at += 1;
-        progress.advance(1);
     }
     let has_base = |chunk| Ok(comparable && manifest.has_base(&row.meta.id, chunk)?);
     difference.changes = by_chunk(Geometry::new(page_size), has_base, &difference.identities)?;
     Ok(difference)
+}
+
+/// The next of these ascending pages that lie near one another: a handful of pages of a large database costs what it costs in a small one.
+fn next_run(pages: &mut Peekable<impl Iterator<Item = PageNo>>) -> Option<Vec<PageNo>> {
+    let first = pages.next()?;
+    let mut run = vec![first];
+    let mut last = first;
+    while let Some(page) = pages.next_if(|page| page.get() - last.get() <= NEAR && page.get() - first.get() < STEP) {
+        run.push(page);
+        last = page;
+    }
+    Some(run)
 }
 
 /// What pages hold that changed while others were read: all of them count, whatever they held before, since nobody knows which
