@@ -1,30 +1,55 @@
-/* A module whose tables throw away every row that is inserted: what SQLite itself takes for handing one over. For tables.py. */
+/* A module whose tables throw away every row that is inserted: what SQLite itself takes for handing one over. With a file's name, each commit
+ * writes as many bytes to that as a log takes for the rows, and syncs it: what syncing them takes, whoever does it. For tables.py. */
 
+#define _GNU_SOURCE
+#include <fcntl.h>
 #include <sqlite3ext.h>
+#include <string.h>
+#include <unistd.h>
 SQLITE_EXTENSION_INIT1
 
+/* A record's head, a row's mark, kinds and lengths of its values. */
+#define ROW_BYTES 43
+#define FILE_BYTES (1L << 30)
+
+typedef struct {
+  sqlite3_vtab base;
+  int file;
+  off_t at;
+  size_t bytes;
+} table_t;
+
+static char written[1 << 20];
+
 static int make(sqlite3 *database, void *data, int count, const char *const *words, sqlite3_vtab **table, char **why) {
-  *table = sqlite3_malloc(sizeof **table);
-  if (!*table) return SQLITE_NOMEM;
-  **table = (sqlite3_vtab){0};
+  table_t *made = sqlite3_malloc(sizeof *made);
+  if (!made) return SQLITE_NOMEM;
+  *made = (table_t){.file = -1};
+  if (count > 3) {
+    made->file = open(words[3], O_RDWR | O_CREAT, 0644);
+    if (made->file < 0 || posix_fallocate(made->file, 0, FILE_BYTES) != 0) return SQLITE_CANTOPEN;
+    memset(written, 'r', sizeof written);
+  }
+  *table = &made->base;
   return sqlite3_declare_vtab(database, "CREATE TABLE t(ts INTEGER, level TEXT, body TEXT, a HIDDEN, b HIDDEN, c HIDDEN, d HIDDEN)");
 }
 
 static int drop(sqlite3_vtab *table) {
+  if (((table_t *)table)->file >= 0) close(((table_t *)table)->file);
   sqlite3_free(table);
   return SQLITE_OK;
 }
 
 static int plan(sqlite3_vtab *table, sqlite3_index_info *info) { return SQLITE_OK; }
 
-static int open(sqlite3_vtab *table, sqlite3_vtab_cursor **cursor) {
+static int begin_reading(sqlite3_vtab *table, sqlite3_vtab_cursor **cursor) {
   *cursor = sqlite3_malloc(sizeof **cursor);
   if (!*cursor) return SQLITE_NOMEM;
   **cursor = (sqlite3_vtab_cursor){0};
   return SQLITE_OK;
 }
 
-static int close(sqlite3_vtab_cursor *cursor) {
+static int end_reading(sqlite3_vtab_cursor *cursor) {
   sqlite3_free(cursor);
   return SQLITE_OK;
 }
@@ -36,15 +61,32 @@ static int column(sqlite3_vtab_cursor *cursor, sqlite3_context *context, int nth
 static int rowid(sqlite3_vtab_cursor *cursor, sqlite3_int64 *row) { return SQLITE_OK; }
 
 static int insert(sqlite3_vtab *table, int count, sqlite3_value **values, sqlite3_int64 *row) {
+  table_t *made = (table_t *)table;
+  if (made->file >= 0) {
+    made->bytes += ROW_BYTES + 8;
+    for (int nth = 3; nth < 5; nth++) made->bytes += sqlite3_value_bytes(values[nth]);
+  }
   *row = 1;
   return SQLITE_OK;
+}
+
+static int sync_rows(sqlite3_vtab *table) {
+  table_t *made = (table_t *)table;
+  if (made->file < 0) return SQLITE_OK;
+  while (made->bytes > 0) {
+    ssize_t done = pwrite(made->file, written, made->bytes < sizeof written ? made->bytes : sizeof written, made->at);
+    if (done <= 0 || made->at > FILE_BYTES) return SQLITE_IOERR;
+    made->at += done;
+    made->bytes -= done;
+  }
+  return fdatasync(made->file) == 0 ? SQLITE_OK : SQLITE_IOERR;
 }
 
 static int done(sqlite3_vtab *table) { return SQLITE_OK; }
 
 static sqlite3_module module = {
-    .iVersion = 1, .xCreate = make, .xConnect = make, .xBestIndex = plan, .xDisconnect = drop, .xDestroy = drop, .xOpen = open, .xClose = close,
-    .xFilter = filter, .xNext = next, .xEof = is_over, .xColumn = column, .xRowid = rowid, .xUpdate = insert, .xBegin = done, .xSync = done,
+    .iVersion = 1, .xCreate = make, .xConnect = make, .xBestIndex = plan, .xDisconnect = drop, .xDestroy = drop, .xOpen = begin_reading,
+    .xClose = end_reading, .xFilter = filter, .xNext = next, .xEof = is_over, .xColumn = column, .xRowid = rowid, .xUpdate = insert, .xBegin = done, .xSync = sync_rows,
     .xCommit = done, .xRollback = done};
 
 int sqlite3_nothing_init(sqlite3 *database, char **why, const sqlite3_api_routines *api) {

@@ -1,4 +1,4 @@
-//! A segment's first bytes, which never change, and behind them the three words that do until it is sealed.
+//! A segment's first bytes, which never change, and behind them the two words that do until it is sealed.
 
 use crate::FormatError;
 use crate::wire::{CRC_LEN, In, Out, peek_version};
@@ -14,8 +14,6 @@ pub const HEAD_LEN: usize = 4 + 2 + 2 + 16 + 8 + 8 + CRC_LEN;
 pub const END_AT: u64 = 64;
 /// Where the word lies that says up to where everything was on the disk when it was written.
 pub const SYNCED_AT: u64 = 72;
-/// Where the word lies that says how often the log's end had been rolled back when this segment's was last: zero where it never was.
-pub const CUTS_AT: u64 = 80;
 
 const _: () = assert!(HEAD_LEN <= END_AT as usize);
 

@@ -17,7 +17,7 @@ mod zones;
 pub use batch::{Batch, Stamp};
 pub use entry::{ENTRY_HEAD_BYTES, EntrySum, decode_entry, encode_entry, entry_bytes, read_head, words_of};
 pub use fold::{Fold, LogBreak};
-pub use head::{CUTS_AT, END_AT, HEAD_LEN, SYNCED_AT, decode_head, encode_head};
+pub use head::{END_AT, HEAD_LEN, SYNCED_AT, decode_head, encode_head};
 pub use index::{TRAILER_BYTES, decode_index, decode_trailer, encode_index};
 use littoral_types::limits::{LOG_HEAD_BYTES, LOG_INDEX_BYTES_MAX, LOG_SEGMENT_BYTES};
 pub use row::{ROW, ROW_LEADS, begin_row, decode_row, put_cell};

@@ -2,7 +2,7 @@
 //!
 //! 1. What is neither sealed nor in the log's volume is cut off, and its LSNs are given again. What is, stays in its place and is void: no reader is given it, and
 //!    no other record gets its LSN.
-//! 2. It is said first, in one write, where the log ends now, and what is void; then the segment is told, which is where readers look; then what is cut
+//! 2. It is said first, in one write, where the log ends now, and what is void; then the segment's words; then what is cut
 //!    off becomes zeros. Whoever dies in between had rolled it back: the next one who opens the log does the rest, before anything is appended.
 
 use super::cursors::{cursors_of, step_to};
@@ -18,7 +18,7 @@ use super::settle::make_sound;
 use super::void::{add, count, end_behind};
 use crate::error::on;
 use crate::lock::WorkerLock;
-use littoral_format::log::{CUTS_AT, END_AT, SYNCED_AT};
+use littoral_format::log::{END_AT, SYNCED_AT};
 use littoral_ports::Faults;
 use littoral_types::Lsn;
 use std::os::unix::fs::FileExt;
@@ -180,9 +180,9 @@ impl Meta {
 
 /// Does what was said and is not done yet. The caller alone appends, and changes where the log begins.
 pub(super) fn finish(folder: &Folder, mut meta: Meta, faults: &dyn Faults) -> Result<Meta, LogError> {
-    let Some((nth, last)) = meta.cuts.last().copied().filter(|_| meta.is_cutting) else { return Ok(meta) };
+    let Some((_, last)) = meta.cuts.last().copied().filter(|_| meta.is_cutting) else { return Ok(meta) };
     let stays = meta.stays_up_to(last);
-    cut_off(folder, nth, stays, faults)?;
+    cut_off(folder, stays, faults)?;
     step_to(folder, last, stays)?;
     meta.is_cutting = false;
     folder.replace_meta(&meta)?;
@@ -191,7 +191,7 @@ pub(super) fn finish(folder: &Folder, mut meta: Meta, faults: &dyn Faults) -> Re
 }
 
 /// What stands behind a record becomes zeros, where its segment is not sealed: then nothing does.
-fn cut_off(folder: &Folder, nth: u64, last: Lsn, faults: &dyn Faults) -> Result<(), LogError> {
+fn cut_off(folder: &Folder, last: Lsn, faults: &dyn Faults) -> Result<(), LogError> {
     let missing = || LogError::Broken {
         path: folder.segment(last.next()),
         detail: "no segment has the end to which the log was rolled back".to_owned(),
@@ -205,10 +205,8 @@ fn cut_off(folder: &Folder, nth: u64, last: Lsn, faults: &dyn Faults) -> Result<
     let offset = scan.begin_of(last.next())?;
     let synced = scan.word(SYNCED_AT)?.min(offset);
     let file = writable(&path)?;
-    // Whoever reads the bytes looks at the first of them after it, and is told before anything is otherwise.
-    for (at, word) in [(CUTS_AT, nth), (SYNCED_AT, synced)] {
-        file.write_all_at(&word.to_le_bytes(), at).map_err(on("write", &path))?;
-    }
+    // No word says that what goes was on the disk before it goes.
+    file.write_all_at(&synced.to_le_bytes(), SYNCED_AT).map_err(on("write", &path))?;
     file.sync_data().map_err(on("sync", &path))?;
     faults.reach("log.cut.marked")?;
     zero(&file, &path, offset)?;
