@@ -10,7 +10,7 @@ use littoral_types::{Lsn, Sessions};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// When a record counts as durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,8 @@ pub(super) struct Bell {
 
 #[derive(Debug, Default)]
 struct Rung {
-    is_rung: bool,
+    /// Since when it is rung for.
+    since: Option<Instant>,
     is_over: bool,
 }
 
@@ -79,17 +80,16 @@ impl Bell {
     }
 
     pub(super) fn ring(&self) {
-        locked(&self.rung).is_rung = true;
+        locked(&self.rung).since.get_or_insert_with(Instant::now);
         self.heard.notify_all();
     }
 
-    /// Sleeps until it is rung for. False when it is over.
-    fn listen(&self) -> bool {
+    /// Sleeps until it is rung for, and gives since when it is. `None` when it is over.
+    fn listen(&self) -> Option<Instant> {
         let rung = locked(&self.rung);
-        let sleeping = self.heard.wait_while(rung, |rung| !rung.is_rung && !rung.is_over);
+        let sleeping = self.heard.wait_while(rung, |rung| rung.since.is_none() && !rung.is_over);
         let mut rung = sleeping.unwrap_or_else(PoisonError::into_inner);
-        rung.is_rung = false;
-        !rung.is_over
+        rung.since.take().filter(|_| !rung.is_over)
     }
 
     /// Sleeps so long, unless it is over.
@@ -123,11 +123,12 @@ impl Inner {
     fn work(&self) {
         let mut oldest = self.oldest().head.first;
         let mut ready = (Lsn(0), 0);
-        while self.bell.listen() {
+        while let Some(since) = self.bell.listen() {
             self.prepare();
             let is_due = match self.how {
                 LogSync::Interval(time) => {
-                    self.bell.rest(time);
+                    // What came while others were synced has waited already: a slow disk is not kept waiting between two syncs.
+                    self.bell.rest(time.saturating_sub(since.elapsed()));
                     true
                 }
                 LogSync::None | LogSync::Each => {
