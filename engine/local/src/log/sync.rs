@@ -218,3 +218,29 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+    use super::*;
+
+    #[test]
+    fn what_comes_while_others_are_synced_waits_from_then_on_and_not_from_when_it_is_heard_of() {
+        let waited = Duration::from_millis(50);
+        let bell = Bell::default();
+        bell.appended();
+        let first = bell.listen().unwrap();
+        // The thread looks, and syncs what it finds.
+        bell.is_dirty.store(false, Ordering::SeqCst);
+        bell.appended();
+        std::thread::sleep(waited);
+        bell.appended();
+        bell.ring();
+        let since = bell.listen().unwrap();
+        assert!(since >= first && since.elapsed() >= waited, "{:?}", since.elapsed());
+        locked(&bell.rung).is_over = true;
+        bell.ring();
+        assert!(bell.listen().is_none());
+    }
+}
