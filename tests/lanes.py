@@ -1,7 +1,7 @@
 """Runs all tests, those that wait beside those that work: `python3 tests/lanes.py`.
 
 Some programs wait nearly all of their time: for an alert that is due, for a store that is away, for a power failure. One after another with the
-rest they left the processors idle for two minutes of five. So they have a lane of their own, whose output comes when it has ended. What measures
+rest they left the processors idle. So they have a lane of their own, whose output comes when it has ended. What measures
 time runs first, alone. A new program is in the other lane until somebody names it here.
 """
 
@@ -12,7 +12,7 @@ import threading
 
 CARGO = ["cargo", "test", "--workspace", "--all-features", "--locked"]
 
-# They measure time, and are a minute or two.
+# They measure time, and are some minutes.
 ALONE = ["change", "cold", "costs", "restore", "scans", "terabyte"]
 # They wait, and are about as long as all others together. Programs of one name are in one lane.
 WAITING = [

@@ -141,3 +141,34 @@ fn by_chunk(
     }
     Ok(changes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_all_pages_in_their_order_and_what_is_asked_for_is_hardly_more() {
+        let gaps = [1, 1, 2, NEAR - 1, NEAR, NEAR + 1, STEP - 1, STEP, 3 * STEP];
+        // Every few gaps in another order, and so many neighbours that one run does not hold them.
+        let strides = (1..gaps.len()).flat_map(|step| (0..60).map(move |nth| gaps[nth * step % gaps.len()]));
+        let pages: Vec<PageNo> = strides
+            .chain((0..3 * STEP).map(|_| 1))
+            .scan(0, |at, gap| {
+                *at += gap;
+                Some(PageNo::from_index(*at))
+            })
+            .collect();
+        let mut left = pages.iter().copied().peekable();
+        let runs: Vec<Vec<PageNo>> = std::iter::from_fn(|| next_run(&mut left)).collect();
+        for run in &runs {
+            assert!(run[run.len() - 1].get() - run[0].get() < STEP);
+            assert!(run.windows(2).all(|pair| pair[1].get() - pair[0].get() <= NEAR));
+        }
+        // No run ends where the next page would have been asked for with it.
+        for pair in runs.windows(2) {
+            let (first, last, next) = (pair[0][0], pair[0][pair[0].len() - 1], pair[1][0]);
+            assert!(next.get() - last.get() > NEAR || next.get() - first.get() >= STEP);
+        }
+        assert_eq!(runs.concat(), pages);
+    }
+}
